@@ -1,0 +1,1 @@
+//! The block frontend in user space: a disk, a load generator, an NBD server.

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! How a user-space program in a domain reaches its hypervisor.
+//!
+//! [`Client`] is all that a frontend or backend needs: pages to grant, grants to map, event channels, and a connection
+//! to xenstore. It has two implementations: the hosted hypervisor, where a domain is a process, and `/dev/xen/*` of
+//! Linux on any hypervisor with the Xen ABI. A program that takes `&dyn Client` runs on both.
+//!
+//! None of these calls stands on the data path: rings, persistently granted pages and doorbells work without them.
+
+mod error;
+mod event;
+mod memory;
+
+pub use error::Error;
+pub use event::EventChannel;
+pub use memory::{Access, CopyDirection, Grant, GrantCopy, Mapping};
+
+use ring_proto::xen::{DomId, GrantRef, Port};
+
+/// A domain's way to its hypervisor.
+pub trait Client: Send + Sync {
+    /// Id of the domain that this program runs in.
+    fn domid(&self) -> DomId;
+
+    /// Allocates `pages` zeroed pages, adjacent in this program's memory, and grants each to `peer`.
+    ///
+    /// # Errors
+    ///
+    /// When memory or grant entries are used up; the error names the limit.
+    fn grant(&self, peer: DomId, pages: usize, access: Access) -> Result<Grant, Error>;
+
+    /// Maps pages that `peer` granted, adjacent in this program's memory and in the order of `refs`.
+    ///
+    /// # Errors
+    ///
+    /// When the hypervisor refuses a reference; the error names the first one refused, and nothing stays mapped.
+    fn map(&self, peer: DomId, refs: &[GrantRef], access: Access) -> Result<Mapping, Error>;
+
+    /// Copies between pages that `peer` granted and this program's memory, all in as few calls as the hypervisor
+    /// takes. Each operation gets its own status; a refused one leaves the others alone.
+    ///
+    /// # Errors
+    ///
+    /// Only when no operation could be tried at all.
+    fn copy(&self, peer: DomId, operations: &mut [GrantCopy]) -> Result<(), Error>;
+
+    /// Allocates an event channel that `peer` may bind to.
+    ///
+    /// # Errors
+    ///
+    /// When the domain's ports are used up.
+    fn alloc_unbound(&self, peer: DomId) -> Result<EventChannel, Error>;
+
+    /// Binds to a port that `peer` allocated for this domain.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such port or it was allocated for another domain.
+    fn bind_interdomain(&self, peer: DomId, port: Port) -> Result<EventChannel, Error>;
+}

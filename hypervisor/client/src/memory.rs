@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+use ring_proto::shared::Region;
+use ring_proto::xen::{Errno, GrantRef};
+
+/// What the peer may do with a page, or this side with the peer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read it only.
+    ReadOnly,
+    /// Read and write it.
+    ReadWrite,
+}
+
+/// Pages of this domain, granted to a peer. Dropping it ends the grants; pages that the peer still holds mapped are
+/// reused only after it let go of them.
+#[derive(Debug)]
+pub struct Grant {
+    region: Region,
+    refs: Vec<GrantRef>,
+}
+
+impl Grant {
+    /// The pages, adjacent.
+    pub fn region(&self) -> Region {
+        self.region
+    }
+
+    /// The reference of each page, in order.
+    pub fn refs(&self) -> &[GrantRef] {
+        &self.refs
+    }
+}
+
+/// A peer's pages, mapped here. Dropping it unmaps them.
+#[derive(Debug)]
+pub struct Mapping {
+    region: Region,
+    backing: Option<Region>,
+}
+
+impl Mapping {
+    /// The pages, adjacent.
+    pub fn region(&self) -> Region {
+        self.region
+    }
+
+    /// The larger stretch of memory that this mapping and all others of the same peer and access lie in, if there is
+    /// one. It stays where it is as long as any of them lives, so it can be registered with the kernel once (as an
+    /// io_uring fixed buffer).
+    pub fn backing(&self) -> Option<Region> {
+        self.backing
+    }
+}
+
+/// Which way a [`GrantCopy`] goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyDirection {
+    /// From the peer's page into local memory.
+    FromPeer,
+    /// From local memory into the peer's page.
+    ToPeer,
+}
+
+/// One copy between a peer's page and local memory.
+#[derive(Clone, Debug)]
+pub struct GrantCopy {
+    /// The peer's page.
+    pub gref: GrantRef,
+    /// Where in the page, in bytes. `offset + local.len()` is at most 4096.
+    pub offset: u16,
+    /// Local memory, at most a page.
+    pub local: Region,
+    /// Which way.
+    pub direction: CopyDirection,
+    /// What became of it.
+    pub status: Result<(), Errno>,
+}

@@ -1,0 +1,1 @@
+//! A hypervisor as pure logic: domains, grant tables, event channels, hypercalls.

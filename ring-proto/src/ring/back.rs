@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT OR Apache-2.0
+
+//! The backend's end: it consumes requests and produces responses.
+
+use core::marker::PhantomData;
+
+use super::{header, publish, slot_offset, slots, RingError};
+use crate::shared::{SharedMemory, Wire};
+
+/// A backend's end of a ring over memory `M`.
+///
+/// ```text
+/// pop … pop → final_check → sleep if it says that nothing came
+/// push … push → publish → (doorbell if it says so)
+/// ```
+#[derive(Debug)]
+pub struct BackRing<M, Req, Rsp> {
+    memory: M,
+    mask: u32,
+    /// Requests taken.
+    req_cons: u32,
+    /// Requests known to be there, checked against the room in the ring.
+    req_seen: u32,
+    /// Responses written, published or not.
+    rsp_prod: u32,
+    /// Responses that the frontend was shown.
+    rsp_published: u32,
+    slot: PhantomData<fn(Req) -> Rsp>,
+}
+
+impl<M: SharedMemory, Req: Wire, Rsp: Wire> BackRing<M, Req, Rsp> {
+    /// Takes the backend's end of the ring in `memory`, at the first slot without a response (`BACK_RING_ATTACH`):
+    /// the beginning of a new ring, or what an earlier backend that answered in order has left.
+    ///
+    /// # Errors
+    ///
+    /// [`RingError::TooSmall`] when not even one slot fits, [`RingError::Overflow`] when the indices in the ring are
+    /// further apart than it has slots.
+    pub fn attach(memory: M) -> Result<Self, RingError> {
+        let len = memory.len();
+        let size = slots::<Req, Rsp>(len).ok_or(RingError::TooSmall { len })?;
+        let index = memory.load_acquire(header::RSP_PROD);
+        let mut ring = Self {
+            memory,
+            mask: size - 1,
+            req_cons: index,
+            req_seen: index,
+            rsp_prod: index,
+            rsp_published: index,
+            slot: PhantomData,
+        };
+        ring.available()?;
+        Ok(ring)
+    }
+
+    /// Number of slots.
+    #[inline]
+    pub fn size(&self) -> u32 {
+        self.mask + 1
+    }
+
+    /// Requests taken and not answered yet.
+    #[inline]
+    pub fn unanswered(&self) -> u32 {
+        self.req_cons.wrapping_sub(self.rsp_prod)
+    }
+
+    /// How many requests can be taken now.
+    ///
+    /// # Errors
+    ///
+    /// [`RingError::Overflow`] when the frontend claims more requests than it had free slots.
+    #[inline]
+    pub fn available(&mut self) -> Result<u32, RingError> {
+        let producer = self.memory.load_acquire(header::REQ_PROD);
+        let limit = self.size() - self.req_cons.wrapping_sub(self.rsp_published);
+        let ready = producer.wrapping_sub(self.req_cons);
+        if ready > limit || ready < self.req_seen.wrapping_sub(self.req_cons) {
+            return Err(RingError::Overflow { producer, consumer: self.req_cons, limit });
+        }
+        self.req_seen = producer;
+        Ok(ready)
+    }
+
+    /// Takes the next request, if there is one. Its slot is this side's to answer into from then on.
+    ///
+    /// # Errors
+    ///
+    /// As [`available`](Self::available).
+    #[inline]
+    pub fn pop(&mut self) -> Result<Option<Req>, RingError> {
+        if self.req_cons == self.req_seen && self.available()? == 0 {
+            return Ok(None);
+        }
+        let request = self.memory.read(slot_offset::<Req, Rsp>(self.req_cons, self.mask));
+        self.req_cons = self.req_cons.wrapping_add(1);
+        Ok(Some(request))
+    }
+
+    /// Writes a response. The frontend sees it after [`publish`](Self::publish).
+    ///
+    /// # Errors
+    ///
+    /// [`RingError::Full`] when every request taken has its response.
+    #[inline]
+    pub fn push(&mut self, response: &Rsp) -> Result<(), RingError> {
+        if self.unanswered() == 0 {
+            return Err(RingError::Full);
+        }
+        self.memory.write(slot_offset::<Req, Rsp>(self.rsp_prod, self.mask), response);
+        self.rsp_prod = self.rsp_prod.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Shows the frontend all responses pushed, and returns whether it wants the doorbell
+    /// (`RING_PUSH_RESPONSES_AND_CHECK_NOTIFY`).
+    #[inline]
+    #[must_use = "a frontend that asked for the doorbell sleeps until it rings"]
+    pub fn publish(&mut self) -> bool {
+        let (old, new) = (self.rsp_published, self.rsp_prod);
+        self.rsp_published = new;
+        old != new && publish(&self.memory, header::RSP_PROD, header::RSP_EVENT, old, new)
+    }
+
+    /// The last look before sleeping: asks for the doorbell at the next request, then returns whether requests are
+    /// there already (`RING_FINAL_CHECK_FOR_REQUESTS`). Only after `false` may the caller sleep.
+    ///
+    /// # Errors
+    ///
+    /// As [`available`](Self::available).
+    #[inline]
+    pub fn final_check(&mut self) -> Result<bool, RingError> {
+        if self.available()? > 0 {
+            return Ok(true);
+        }
+        self.memory.publish(header::REQ_EVENT, self.req_cons.wrapping_add(1));
+        Ok(self.available()? > 0)
+    }
+
+    /// The memory that the ring lies in.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// Gives the memory back.
+    pub fn into_memory(self) -> M {
+        self.memory
+    }
+}

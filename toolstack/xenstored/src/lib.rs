@@ -1,0 +1,1 @@
+//! The xenstore: tree, transactions, watches, permissions, and its wire protocol over a Unix socket.

@@ -1,0 +1,1 @@
+//! The user-space block backend on io_uring.

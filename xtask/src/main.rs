@@ -1,0 +1,3 @@
+//! Build, test and lab automation.
+
+fn main() {}
