@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! `cargo xtask test`: every proof of the project, one step after the other.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::command::{self, cargo};
+use crate::{debian13, packages};
+
+/// Which tests to run, and for how long.
+#[derive(Args)]
+pub struct Options {
+    /// Run only the steps whose name begins with this.
+    filter: Option<String>,
+    /// Seconds that each fuzz target runs.
+    #[arg(long, default_value_t = 5)]
+    fuzz_seconds: u64,
+}
+
+/// A step: its name and what it does.
+type Step = (&'static str, fn(&Options) -> Result<()>);
+
+const STEPS: &[Step] = &[
+    ("packages", |_| packages::ensure()),
+    ("format", |_| command::run(cargo().args(["fmt", "--all", "--check"]))),
+    ("lints", |_| {
+        command::run(cargo().args([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]))
+    }),
+    ("documentation", |_| documentation()),
+    ("tests", |_| command::run(cargo().args(["test", "--workspace", "--no-fail-fast"]))),
+    ("rust-1.85.1", |_| kernel_compiler()),
+    ("demo", |_| command::run(cargo().args(["run", "--release", "--", "demo"]))),
+];
+
+/// Runs the steps, prints a line for each and the count of all.
+///
+/// # Errors
+///
+/// When a step failed, or no step has the name asked for.
+pub fn run(options: &Options) -> Result<()> {
+    let chosen =
+        |name: &str| options.filter.as_deref().is_none_or(|filter| name.starts_with(filter));
+    let (mut passed, mut failed) = (0, 0);
+    for (name, step) in STEPS.iter().filter(|(name, _)| chosen(name)) {
+        let start = Instant::now();
+        println!("---- {name}");
+        match step(options) {
+            Ok(()) => {
+                passed += 1;
+                println!("PASS {name} ({:.0} s)", start.elapsed().as_secs_f64());
+            }
+            Err(why) => {
+                failed += 1;
+                println!("FAIL {name}: {why:#}");
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    match (passed, failed) {
+        (0, 0) => bail!("no step begins with `{}`", options.filter.as_deref().unwrap_or_default()),
+        (_, 0) => Ok(()),
+        _ => std::process::exit(1),
+    }
+}
+
+fn documentation() -> Result<()> {
+    let mut doc = cargo();
+    doc.env("RUSTDOCFLAGS", "-D warnings").args([
+        "doc",
+        "--workspace",
+        "--no-deps",
+        "--document-private-items",
+    ]);
+    command::run(&mut doc)
+}
+
+/// Compiles the protocol crate with the compiler that kernel modules are built with.
+fn kernel_compiler() -> Result<()> {
+    let out = command::workspace().join("target/rust-1.85.1");
+    std::fs::create_dir_all(&out)?;
+    let mut rustc: Command = debian13::rustc()?;
+    rustc.args([
+        "--edition",
+        "2021",
+        "--crate-type",
+        "lib",
+        "--crate-name",
+        "ring_proto",
+        "-D",
+        "warnings",
+    ]);
+    rustc
+        .args(["-C", "opt-level=2", "-C", "panic=abort", "--emit", "metadata,obj", "--out-dir"])
+        .arg(out);
+    command::run(rustc.arg("ring-proto/src/lib.rs"))
+}
