@@ -21,6 +21,7 @@
 //! |---|---|
 //! | [`shared`] | access to memory that a peer may write at any time |
 //! | [`ring`] | request/response rings, front and back end |
+//! | [`blkif`] | block requests and responses, and which are legal |
 //! | [`xen`] | domain ids, grant references, ports, error numbers, the structures of grants and event channels |
 #![no_std]
 #![deny(unsafe_code)]
@@ -28,6 +29,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod blkif;
 pub mod ring;
 pub mod shared;
 pub mod xen;
