@@ -23,6 +23,7 @@
 //! | [`ring`] | request/response rings, front and back end |
 //! | [`blkif`] | block requests and responses, and which are legal |
 //! | [`xen`] | domain ids, grant references, ports, error numbers, the structures of grants and event channels |
+//! | [`xenstore`] | the store's messages, paths and permissions |
 #![no_std]
 #![deny(unsafe_code)]
 
@@ -33,3 +34,4 @@ pub mod blkif;
 pub mod ring;
 pub mod shared;
 pub mod xen;
+pub mod xenstore;
