@@ -37,6 +37,8 @@ unsafe impl Wire for u16 {}
 unsafe impl Wire for u32 {}
 // SAFETY: as above.
 unsafe impl Wire for u64 {}
+// SAFETY: as above.
+unsafe impl Wire for i16 {}
 // SAFETY: an array adds no padding to its elements.
 unsafe impl<T: Wire, const N: usize> Wire for [T; N] {}
 

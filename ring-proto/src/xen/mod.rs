@@ -3,6 +3,9 @@
 //! The terms and structures of the hypervisor's public interface (`xen/include/public`).
 
 mod errno;
+pub mod event_channel;
+pub mod grant_table;
+pub mod hypercall;
 
 pub use errno::Errno;
 

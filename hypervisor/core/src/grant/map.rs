@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Mapping and unmapping grants.
+
+use alloc::collections::BTreeSet;
+
+use ring_proto::xen::grant_table::{GTF_READING, GTF_WRITING, GrantError};
+use ring_proto::xen::{DomId, GrantRef};
+
+use super::GrantTable;
+use super::active::{Active, Pins, Ways};
+use super::entry::{Entry, Purpose};
+use super::maptrack::{Handle, Mapping};
+use crate::Hypervisor;
+use crate::domain::{DomainKind, Slot};
+use crate::machine::{Gfn, Machine, Mfn, PAGE_SIZE, Writable};
+
+/// A wish to map a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapGrant {
+    /// The domain that granted.
+    pub granter: DomId,
+    /// Its reference.
+    pub gref: GrantRef,
+    /// Map for reading only.
+    pub readonly: bool,
+    /// Where in the caller's guest-physical memory: a place that a PVH guest has nothing at. `None` for a process,
+    /// which gets the frame's number and maps it with the embedder's help.
+    pub at: Option<Gfn>,
+}
+
+/// A grant that is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MappedGrant {
+    /// Names the mapping.
+    pub handle: Handle,
+    /// The frame.
+    pub mfn: Mfn,
+    /// Whose frame it is.
+    pub owner: DomId,
+    /// Which of the owner's frames.
+    pub gfn: Gfn,
+}
+
+impl<M: Machine> Hypervisor<M> {
+    /// Maps a grant for `caller` (`GNTTABOP_map_grant_ref`).
+    ///
+    /// # Errors
+    ///
+    /// `BadDomain` if the granter does not live; `NoSpace` when the caller has no more handles; `BadGntref` beyond the
+    /// end of the table; `BadPage` if the entry names no frame of the granter's memory; `GeneralError` if the entry
+    /// does not grant this to the caller, keeps changing, or is mapped too often, and for a place (`at`) that the kind
+    /// of domain does not have or that is taken.
+    pub fn map_grant(&mut self, caller: DomId, wish: MapGrant) -> Result<MappedGrant, GrantError> {
+        let local = self.live_mut(caller).ok_or(GrantError::BadDomain)?;
+        let suits_kind = match local.kind {
+            DomainKind::Pvh => wish.at.is_some(),
+            DomainKind::Process => wish.at.is_none(),
+        };
+        // Xen would lose the frame that a PVH guest maps over; this refuses.
+        if !suits_kind || wish.at.is_some_and(|gfn| local.memory.contains_key(&gfn)) {
+            return Err(GrantError::GeneralError);
+        }
+        if self.live(wish.granter).is_none() {
+            return Err(GrantError::BadDomain);
+        }
+        let local = self.live_mut(caller).ok_or(GrantError::BadDomain)?;
+        let handle = local.grants.maptrack.free_handle().ok_or(GrantError::NoSpace)?;
+
+        let ways = Ways { host: wish.at.is_some(), device: wish.at.is_none() };
+        let (mfn, gfn) = self.pin_for_map(caller, wish, ways)?;
+
+        let writable = if wish.readonly { Writable::No } else { Writable::Yes };
+        if let Some(local) = self.domains.get_mut(&caller) {
+            let MapGrant { granter, gref, readonly, .. } = wish;
+            let mapping = Mapping { granter, gref, ways, readonly };
+            local.grants.maptrack.insert(handle, mapping);
+            if let Some(at) = wish.at {
+                local.memory.insert(at, Slot::Grant(mfn, writable));
+                self.machine.remap(caller, at, Some((mfn, writable)));
+            }
+        }
+        Ok(MappedGrant { handle, mfn, owner: wish.granter, gfn })
+    }
+
+    /// Judges and pins the entry, and takes a reference of its frame for each way.
+    fn pin_for_map(
+        &mut self,
+        caller: DomId,
+        wish: MapGrant,
+        ways: Ways,
+    ) -> Result<(Mfn, Gfn), GrantError> {
+        let MapGrant { gref: GrantRef(gref), readonly, .. } = wish;
+        let granter = self.domains.get_mut(&wish.granter).ok_or(GrantError::BadDomain)?;
+        let entry = Entry::find(&granter.grants, gref).ok_or(GrantError::BadGntref)?;
+        let active = granter.grants.active.get(&gref);
+        let pins = active.map_or(Pins::default(), |active| active.pins);
+        if active.is_some_and(|active| {
+            active.grantee != caller || active.sub_page || pins.is_full(ways, readonly)
+        }) {
+            return Err(GrantError::GeneralError);
+        }
+        if !pins.any() || (!readonly && !pins.any_write()) {
+            entry.pin(&self.machine, pins.any(), caller, readonly, Purpose::Map)?;
+        }
+        let (mfn, gfn) = match active {
+            Some(active) => (active.mfn, active.gfn),
+            None => {
+                let gfn = entry.gfn(&self.machine);
+                let Some(mfn) = granter.own(gfn) else {
+                    reduce_status(&self.machine, &granter.grants, gref, readonly);
+                    return Err(GrantError::BadPage);
+                };
+                (mfn, gfn)
+            }
+        };
+        for taken in 0..ways.count() {
+            if !self.frames.hold(mfn, !readonly) {
+                reduce_status(&self.machine, &granter.grants, gref, readonly);
+                for _ in 0..taken {
+                    self.release(mfn, !readonly);
+                }
+                return Err(GrantError::GeneralError);
+            }
+        }
+        let active = granter.grants.active.entry(gref).or_insert(Active {
+            pins,
+            grantee: caller,
+            mfn,
+            gfn,
+            start: 0,
+            length: PAGE_SIZE as u16,
+            sub_page: false,
+        });
+        active.pins.add(ways, readonly);
+        Ok((mfn, gfn))
+    }
+
+    /// Unmaps what `handle` names for `caller` (`GNTTABOP_unmap_grant_ref`). `at` is where it was mapped to, `None`
+    /// for a process. Returns the frame, which the owner may reuse from now on.
+    ///
+    /// # Errors
+    ///
+    /// `BadHandle` for a handle that names nothing; `GeneralError` if another frame, or none, is mapped `at`.
+    pub fn unmap_grant(
+        &mut self,
+        caller: DomId,
+        handle: Handle,
+        at: Option<Gfn>,
+    ) -> Result<Mfn, GrantError> {
+        let local = self.live_mut(caller).ok_or(GrantError::BadDomain)?;
+        let mapping = *local.grants.maptrack.get(handle).ok_or(GrantError::BadHandle)?;
+        let granter = self.domains.get(&mapping.granter).ok_or(GrantError::BadHandle)?;
+        let active = granter.grants.active.get(&mapping.gref.0).ok_or(GrantError::BadHandle)?;
+        let mfn = active.mfn;
+        if let Some(at) = at {
+            let local = self.live_mut(caller).ok_or(GrantError::BadDomain)?;
+            match local.memory.get(&at) {
+                Some(Slot::Grant(there, _)) if *there == mfn && mapping.ways.host => {}
+                _ => return Err(GrantError::GeneralError),
+            }
+            local.memory.remove(&at);
+            self.machine.remap(caller, at, None);
+        } else if mapping.ways.host {
+            return Err(GrantError::GeneralError);
+        }
+        if let Some(local) = self.live_mut(caller) {
+            local.grants.maptrack.remove(handle, mapping.ways);
+        }
+        self.unpin(&mapping);
+        Ok(mfn)
+    }
+
+    /// Ends a mapping's use of its grant.
+    fn unpin(&mut self, mapping: &Mapping) {
+        let Some(granter) = self.domains.get_mut(&mapping.granter) else { return };
+        let gref = mapping.gref.0;
+        let Some(active) = granter.grants.active.get_mut(&gref) else { return };
+        let mfn = active.mfn;
+        active.pins.remove(mapping.ways, mapping.readonly);
+        if !active.pins.any() {
+            granter.grants.active.remove(&gref);
+        }
+        reduce_status(&self.machine, &granter.grants, gref, mapping.readonly);
+        for _ in 0..mapping.ways.count() {
+            self.release(mfn, !mapping.readonly);
+        }
+    }
+
+    /// Drops all that a dying domain has mapped. Tells whose grants these were.
+    pub(crate) fn release_mappings(&mut self, id: DomId, granters: &mut BTreeSet<DomId>) {
+        let Some(domain) = self.domains.get_mut(&id) else { return };
+        for mapping in domain.grants.maptrack.take().into_values() {
+            granters.insert(mapping.granter);
+            self.unpin(&mapping);
+        }
+        granters.remove(&id);
+    }
+
+    /// What a domain has mapped: handle, granter, reference and whether it can only be read.
+    pub fn mappings(
+        &self,
+        id: DomId,
+    ) -> impl Iterator<Item = (Handle, DomId, GrantRef, bool)> + '_ {
+        let maptrack = self.domains.get(&id).map(|domain| &domain.grants.maptrack);
+        maptrack
+            .into_iter()
+            .flat_map(|maptrack| maptrack.iter())
+            .map(|(handle, mapping)| (handle, mapping.granter, mapping.gref, mapping.readonly))
+    }
+}
+
+/// After a use ended: clears those flags of the entry that no other use needs.
+fn reduce_status<M: Machine>(machine: &M, table: &GrantTable, gref: u32, readonly: bool) {
+    let Some(entry) = Entry::find(table, gref) else { return };
+    let pins = table.active.get(&gref).map_or(Pins::default(), |active| active.pins);
+    let mut bits = 0;
+    if !pins.any() {
+        bits |= GTF_READING;
+    }
+    if !readonly && !pins.any_write() {
+        bits |= GTF_WRITING;
+    }
+    entry.clear_status(machine, bits);
+}
+
+#[cfg(test)]
+mod tests {
+    use ring_proto::xen::grant_table::{GTF_PERMIT_ACCESS, GTF_READONLY, GTF_SUB_PAGE};
+
+    use super::*;
+    use crate::ram::{A, B, C, Ram, domains, flags_v1, grant_v1, processes};
+
+    fn wish(granter: DomId, gref: GrantRef, readonly: bool) -> MapGrant {
+        MapGrant { granter, gref, readonly, at: None }
+    }
+
+    #[test]
+    fn maps_and_tells_the_granter() {
+        let mut hv = processes();
+        let gref = grant_v1(&hv, A, 9, B, 3, 0);
+        let read = hv.map_grant(B, wish(A, gref, true)).unwrap();
+        assert_eq!((read.owner, read.gfn), (A, Gfn(3)));
+        assert_eq!(Some(read.mfn), hv.frame_at(A, Gfn(3)));
+        assert_eq!(flags_v1(&hv, A, 9), GTF_PERMIT_ACCESS | GTF_READING);
+
+        let write = hv.map_grant(B, wish(A, gref, false)).unwrap();
+        assert_ne!(read.handle, write.handle);
+        assert_eq!(flags_v1(&hv, A, 9), GTF_PERMIT_ACCESS | GTF_READING | GTF_WRITING);
+        let frame = hv.frames().get(read.mfn).unwrap();
+        assert_eq!((frame.references(), frame.writers()), (3, 1));
+
+        assert_eq!(hv.unmap_grant(B, write.handle, None), Ok(read.mfn));
+        assert_eq!(flags_v1(&hv, A, 9), GTF_PERMIT_ACCESS | GTF_READING);
+        assert_eq!(hv.unmap_grant(B, write.handle, None), Err(GrantError::BadHandle));
+        assert_eq!(hv.unmap_grant(B, read.handle, None), Ok(read.mfn));
+        assert_eq!(flags_v1(&hv, A, 9), GTF_PERMIT_ACCESS);
+        assert_eq!(hv.frames().get(read.mfn).unwrap().references(), 1);
+    }
+
+    #[test]
+    fn refuses_what_was_not_granted() {
+        let mut hv = processes();
+        let gref = grant_v1(&hv, A, 9, B, 3, GTF_READONLY);
+        let sub_page = grant_v1(&hv, A, 10, B, 3, GTF_SUB_PAGE);
+        let no_frame = grant_v1(&hv, A, 11, B, 99, 0);
+        let map = |hv: &mut Hypervisor<Ram>, caller, wish| hv.map_grant(caller, wish).unwrap_err();
+        assert_eq!(map(&mut hv, B, wish(A, gref, false)), GrantError::GeneralError);
+        assert_eq!(map(&mut hv, C, wish(A, gref, true)), GrantError::GeneralError);
+        assert_eq!(map(&mut hv, B, wish(A, GrantRef(8), true)), GrantError::GeneralError);
+        assert_eq!(map(&mut hv, B, wish(A, sub_page, true)), GrantError::GeneralError);
+        assert_eq!(map(&mut hv, B, wish(A, GrantRef(512), true)), GrantError::BadGntref);
+        assert_eq!(map(&mut hv, B, wish(A, no_frame, false)), GrantError::BadPage);
+        assert_eq!(flags_v1(&hv, A, 11), GTF_PERMIT_ACCESS, "a refused mapping leaves no flag");
+        assert_eq!(map(&mut hv, B, wish(DomId(77), gref, true)), GrantError::BadDomain);
+        let placed = MapGrant { at: Some(Gfn(20)), ..wish(A, gref, true) };
+        assert_eq!(map(&mut hv, B, placed), GrantError::GeneralError);
+        assert_eq!(hv.mappings(B).count(), 0);
+    }
+
+    #[test]
+    fn what_the_granter_writes_later_changes_nothing() {
+        let mut hv = processes();
+        let gref = grant_v1(&hv, A, 9, B, 3, 0);
+        let first = hv.map_grant(B, wish(A, gref, false)).unwrap();
+        grant_v1(&hv, A, 9, C, 4, 0);
+        let second = hv.map_grant(B, wish(A, gref, false)).unwrap();
+        assert_eq!(second.mfn, first.mfn);
+        assert_eq!(hv.map_grant(C, wish(A, gref, true)), Err(GrantError::GeneralError));
+        for mapped in [first, second] {
+            hv.unmap_grant(B, mapped.handle, None).unwrap();
+        }
+        assert_eq!(hv.map_grant(C, wish(A, gref, true)).unwrap().gfn, Gfn(4));
+    }
+
+    #[test]
+    fn counts_of_an_entry_are_bounded() {
+        let mut hv = processes();
+        let gref = grant_v1(&hv, A, 9, B, 3, 0);
+        for _ in 0..128 {
+            hv.map_grant(B, wish(A, gref, true)).unwrap();
+        }
+        assert_eq!(hv.map_grant(B, wish(A, gref, true)), Err(GrantError::GeneralError));
+        assert!(hv.map_grant(B, wish(A, gref, false)).is_ok(), "writing is counted by itself");
+    }
+
+    #[test]
+    fn a_guest_maps_at_a_free_place() {
+        let mut hv = domains(DomainKind::Pvh);
+        let gref = grant_v1(&hv, A, 9, B, 3, 0);
+        let at = |gfn| MapGrant { at: Some(Gfn(gfn)), ..wish(A, gref, false) };
+        assert_eq!(hv.map_grant(B, wish(A, gref, false)), Err(GrantError::GeneralError));
+        assert_eq!(
+            hv.map_grant(B, at(7)),
+            Err(GrantError::GeneralError),
+            "its own memory is there"
+        );
+        let mapped = hv.map_grant(B, at(8)).unwrap();
+        assert_eq!(hv.frame_at(B, Gfn(8)), Some(mapped.mfn));
+        assert_eq!(hv.machine().mapped[&(B, Gfn(8))], (mapped.mfn, Writable::Yes));
+        assert_eq!(hv.map_grant(B, at(8)), Err(GrantError::GeneralError));
+        assert_eq!(hv.unmap_grant(B, mapped.handle, Some(Gfn(9))), Err(GrantError::GeneralError));
+        assert_eq!(hv.unmap_grant(B, mapped.handle, Some(Gfn(8))), Ok(mapped.mfn));
+        assert_eq!(hv.frame_at(B, Gfn(8)), None);
+        assert!(hv.machine().mapped.is_empty());
+
+        // A mapped frame is not the mapper's to grant.
+        hv.map_grant(B, at(8)).unwrap();
+        let again = grant_v1(&hv, B, 9, C, 8, 0);
+        let wish = MapGrant { granter: B, gref: again, readonly: true, at: Some(Gfn(50)) };
+        assert_eq!(hv.map_grant(C, wish), Err(GrantError::BadPage));
+    }
+}
