@@ -22,6 +22,9 @@
 //! | [`shared`] | access to memory that a peer may write at any time |
 //! | [`ring`] | request/response rings, front and back end |
 //! | [`blkif`] | block requests and responses, and which are legal |
+//! | [`stream`] | byte streams through shared memory, the flexible ring among them |
+//! | [`console`] | the page of a domain's console |
+//! | [`vchan`] | libxenvchan's channel between two domains |
 //! | [`xen`] | domain ids, grant references, ports, error numbers, the structures of grants and event channels |
 //! | [`xenstore`] | the store's messages, paths and permissions |
 #![no_std]
@@ -31,7 +34,10 @@
 extern crate std;
 
 pub mod blkif;
+pub mod console;
 pub mod ring;
 pub mod shared;
+pub mod stream;
+pub mod vchan;
 pub mod xen;
 pub mod xenstore;

@@ -17,16 +17,17 @@
 //! **Sectors on the wire are units of 512 bytes**, also for disks of larger logical sectors.
 
 mod disk;
+mod problem;
 mod request;
 mod ring;
+mod segment;
 mod wire;
 
 pub use disk::Disk;
-pub use request::{
-    descriptors, BadRequest, Discard, Indirect, Problem, Request, Rw, RwOp, Segment, SegmentArray,
-    Segments,
-};
+pub use problem::{BadRequest, Problem};
+pub use request::{Discard, Request, Rw, RwOp};
 pub use ring::{BackRing, FrontRing};
+pub use segment::{descriptors, Indirect, Segment, SegmentArray, Segments};
 pub use wire::{
     BadResponse, RawDiscard, RawIndirect, RawRequest, RawRequest32, RawResponse, RawResponse32,
     RawSegment, Response,
