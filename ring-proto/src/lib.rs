@@ -39,6 +39,8 @@ pub mod console;
 pub mod ring;
 pub mod shared;
 pub mod stream;
+#[cfg(test)]
+mod testing;
 pub mod vchan;
 pub mod xen;
 pub mod xenbus;

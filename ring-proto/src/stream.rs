@@ -372,3 +372,6 @@ pub mod flex {
         u32::try_from(data.len() / 2).unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,8 @@ mod problem;
 mod request;
 mod ring;
 mod segment;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use disk::Disk;

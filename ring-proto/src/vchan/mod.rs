@@ -16,6 +16,8 @@
 
 mod end;
 mod orders;
+#[cfg(test)]
+mod tests;
 
 pub use end::{Live, Role, Transfer, Vchan};
 pub use orders::Orders;

@@ -18,6 +18,7 @@
 pub mod interface;
 mod path;
 mod permission;
+pub mod stream;
 
 pub use path::{Home, Path, PathError};
 pub use permission::{Permission, PermissionError, Rights};
