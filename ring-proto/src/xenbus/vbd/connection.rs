@@ -3,43 +3,9 @@
 use super::super::directory::{Error, KeyError, ReadDirectory, Reason, WriteDirectory};
 use super::super::key::read_number;
 use super::{keys, BackendFeatures, MAX_QUEUES, MAX_RING_PAGES};
+use crate::blkif::Abi;
 use crate::ring::MAX_ORDER;
 use crate::xen::{GrantRef, Port};
-
-/// Which machine's layout the requests on the ring have (`io/protocols.h`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// 32-bit x86.
-    X86_32,
-    /// 64-bit x86.
-    X86_64,
-    /// Arm, 32 or 64 bits: the layout of 64-bit x86 under another name.
-    Arm,
-}
-
-impl Protocol {
-    /// This machine's.
-    pub const NATIVE: Self = if cfg!(target_arch = "x86") {
-        Self::X86_32
-    } else if cfg!(any(target_arch = "arm", target_arch = "aarch64")) {
-        Self::Arm
-    } else {
-        Self::X86_64
-    };
-
-    /// Its word in xenstore (`XEN_IO_PROTO_ABI_*`).
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::X86_32 => "x86_32-abi",
-            Self::X86_64 => "x86_64-abi",
-            Self::Arm => "arm-abi",
-        }
-    }
-
-    fn from_word(word: &str) -> Option<Self> {
-        [Self::X86_32, Self::X86_64, Self::Arm].into_iter().find(|protocol| protocol.word() == word)
-    }
-}
 
 /// How a frontend connects: first what it wants at most, then what it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +16,8 @@ pub struct FrontendSettings {
     pub ring_page_order: u32,
     /// The frontend reuses its pages. Whether the backend keeps them mapped is known only once it is connected.
     pub persistent: bool,
-    /// Layout of the requests.
-    pub protocol: Protocol,
+    /// Layout of the requests, as the key `protocol` names it.
+    pub abi: Abi,
 }
 
 impl FrontendSettings {
@@ -61,7 +27,7 @@ impl FrontendSettings {
             queues: wanted.queues.min(offered.max_queues).clamp(1, MAX_QUEUES as u32),
             ring_page_order: wanted.ring_page_order.min(offered.max_ring_page_order).min(MAX_ORDER),
             persistent: wanted.persistent,
-            protocol: wanted.protocol,
+            abi: wanted.abi,
         }
     }
 }
@@ -239,7 +205,7 @@ impl Connection {
         for (at, queue) in self.queues().iter().enumerate() {
             own.write(self.port_path(at).as_str(), format_args!("{}", queue.port))?;
         }
-        own.write(keys::PROTOCOL.name, format_args!("{}", self.settings.protocol.word()))?;
+        own.write(keys::PROTOCOL.name, format_args!("{}", self.settings.abi.protocol()))?;
         let persistent = u8::from(self.settings.persistent);
         own.write(keys::FRONTEND_PERSISTENT.name, format_args!("{persistent}"))
     }
@@ -254,8 +220,8 @@ impl Connection {
         frontend: &mut D,
         offered: &BackendFeatures,
     ) -> Result<Self, Error<D::Error>> {
-        let protocol = keys::PROTOCOL.word(frontend)?;
-        let protocol = protocol.and_then(Protocol::from_word).unwrap_or(Protocol::NATIVE);
+        let abi = keys::PROTOCOL.word(frontend)?.and_then(Abi::from_protocol);
+        let abi = abi.unwrap_or(Abi::NATIVE);
         let persistent = keys::FRONTEND_PERSISTENT.flag(frontend)?;
 
         let key = keys::NUM_QUEUES;
@@ -275,7 +241,7 @@ impl Connection {
             return Err(key.refuse(&key.path(), u64::from(order), reason).into());
         }
 
-        let settings = FrontendSettings { queues, ring_page_order: order, persistent, protocol };
+        let settings = FrontendSettings { queues, ring_page_order: order, persistent, abi };
         let mut connection = Self { settings, queues: [Queue::NONE; MAX_QUEUES] };
         for at in 0..queues as usize {
             let directory = connection.directory(at);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT OR Apache-2.0
 
 use super::super::directory::{Error, ReadDirectory, WriteDirectory};
-use super::{keys, DIRECT_SEGMENTS, MAX_INDIRECT_SEGMENTS};
+use super::keys;
+use crate::blkif::{MAX_INDIRECT_SEGMENTS, MAX_SEGMENTS};
 
 /// What a backend offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +82,9 @@ impl BackendFeatures {
 
     /// How many segments a frontend that can handle `wanted` of them may put into an indirect request; `None` when
     /// that is no more than a direct one takes, so that indirect requests are of no use.
-    pub fn indirect_segments(&self, wanted: u32) -> Option<u32> {
-        let segments = wanted.min(self.max_indirect_segments).min(MAX_INDIRECT_SEGMENTS);
-        (segments > DIRECT_SEGMENTS).then_some(segments)
+    pub fn indirect_segments(&self, wanted: u16) -> Option<u16> {
+        let offered = u16::try_from(self.max_indirect_segments).unwrap_or(u16::MAX);
+        let segments = wanted.min(offered).min(MAX_INDIRECT_SEGMENTS);
+        (usize::from(segments) > MAX_SEGMENTS).then_some(segments)
     }
 }

@@ -2,14 +2,11 @@
 
 use super::super::directory::{Error, KeyError, ReadDirectory, Reason, WriteDirectory};
 use super::super::key::Kind;
-use super::{keys, SECTOR_SIZE};
+use super::{keys, BackendFeatures};
+use crate::blkif::{info, Disk};
 
-/// Bits of the key `info` (`VDISK_*`).
-mod info {
-    pub const CDROM: u32 = 1;
-    pub const REMOVABLE: u32 = 2;
-    pub const READ_ONLY: u32 = 4;
-}
+/// Bytes of a sector, as in every number that counts sectors.
+const SECTOR_SIZE: u32 = crate::blkif::SECTOR_SIZE as u32;
 
 /// How a disk discards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +63,18 @@ impl Geometry {
         self.sectors == 0
     }
 
+    /// What requests to this disk are judged by, when the backend offers `features`.
+    pub const fn disk(&self, features: &BackendFeatures) -> Disk {
+        Disk {
+            capacity: self.sectors,
+            logical: self.sector_size,
+            read_only: self.read_only,
+            flush: features.flush_cache,
+            barrier: features.barrier,
+            discard: self.discard.is_some(),
+        }
+    }
+
     /// Checks it.
     ///
     /// # Errors
@@ -118,7 +127,7 @@ impl Geometry {
         let bit = |on, bit| if on { bit } else { 0 };
         let info = bit(self.cdrom, info::CDROM)
             | bit(self.removable, info::REMOVABLE)
-            | bit(self.read_only, info::READ_ONLY);
+            | bit(self.read_only, info::READONLY);
         for (key, number) in [
             (keys::SECTORS, self.sectors),
             (keys::SECTOR_SIZE, u64::from(self.sector_size)),
@@ -168,7 +177,7 @@ impl Geometry {
             physical_sector_size,
             cdrom: info & info::CDROM != 0,
             removable: info & info::REMOVABLE != 0,
-            read_only: info & info::READ_ONLY != 0,
+            read_only: info & info::READONLY != 0,
             discard,
         };
         geometry.check()?;

@@ -5,8 +5,12 @@
 use super::super::key::{keys, Absent, Key, Kind, Source, Writer, ONLINE, STATE};
 use super::super::state::End;
 
-/// The words of `protocol` (`io/protocols.h`).
-pub(super) const ABIS: &[&str] = &["x86_32-abi", "x86_64-abi", "arm-abi"];
+/// The words of `protocol` that a backend on this machine serves (`io/protocols.h`).
+const ABIS: &[&str] = if cfg!(any(target_arch = "arm", target_arch = "aarch64")) {
+    &["x86_32-abi", "x86_64-abi", "arm-abi"]
+} else {
+    &["x86_32-abi", "x86_64-abi"]
+};
 
 /// A number of 32 bits that is at least 1.
 const POSITIVE: Kind = Kind::Number { min: 1, max: u32::MAX as u64 };

@@ -20,7 +20,7 @@ mod geometry;
 pub mod keys;
 
 pub use config::{BackendConfig, FrontendConfig, Limit};
-pub use connection::{Connection, FrontendSettings, Protocol, Queue};
+pub use connection::{Connection, FrontendSettings, Queue};
 pub use features::BackendFeatures;
 pub use geometry::{Discard, Geometry};
 
@@ -31,15 +31,6 @@ pub const MAX_QUEUES: usize = 16;
 
 /// Most pages of one ring.
 pub const MAX_RING_PAGES: usize = 1 << MAX_ORDER;
-
-/// Bytes of a sector on the ring and in the key `sectors`.
-pub const SECTOR_SIZE: u32 = 512;
-
-/// Segments of a request that is not indirect (`BLKIF_MAX_SEGMENTS_PER_REQUEST`).
-pub const DIRECT_SEGMENTS: u32 = 11;
-
-/// Segments that an indirect request has room for: 8 pages of 512.
-pub const MAX_INDIRECT_SEGMENTS: u32 = 8 * 512;
 
 #[cfg(test)]
 mod tests;
