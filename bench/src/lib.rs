@@ -6,3 +6,4 @@
 //! slows both alike; [`report`] makes the median, the spread, the table and the JSON of them.
 
 pub mod report;
+pub mod ring;

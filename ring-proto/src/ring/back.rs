@@ -3,8 +3,9 @@
 //! The backend's end: it consumes requests and produces responses.
 
 use core::marker::PhantomData;
+use core::mem::size_of;
 
-use super::{header, publish, slot_offset, slots, RingError};
+use super::{header, publish, slot_offset, slots, RingError, AHEAD};
 use crate::shared::{SharedMemory, Wire};
 
 /// A backend's end of a ring over memory `M`.
@@ -94,6 +95,10 @@ impl<M: SharedMemory, Req: Wire, Rsp: Wire> BackRing<M, Req, Rsp> {
         }
         let request = self.memory.read(slot_offset::<Req, Rsp>(self.req_cons, self.mask));
         self.req_cons = self.req_cons.wrapping_add(1);
+        if self.req_seen.wrapping_sub(self.req_cons) > AHEAD {
+            let ahead = slot_offset::<Req, Rsp>(self.req_cons.wrapping_add(AHEAD - 1), self.mask);
+            self.memory.will_write(ahead, size_of::<Rsp>());
+        }
         Ok(Some(request))
     }
 

@@ -4,7 +4,7 @@
 
 use core::marker::PhantomData;
 
-use super::{header, publish, slot_offset, slots, RingError};
+use super::{header, publish, slot_len, slot_offset, slots, RingError, AHEAD};
 use crate::shared::{SharedMemory, Wire};
 
 /// A frontend's end of a ring over memory `M`.
@@ -100,6 +100,10 @@ impl<M: SharedMemory, Req: Wire, Rsp: Wire> FrontRing<M, Req, Rsp> {
         }
         self.memory.write(slot_offset::<Req, Rsp>(self.req_prod, self.mask), request);
         self.req_prod = self.req_prod.wrapping_add(1);
+        if self.free() > AHEAD {
+            let ahead = slot_offset::<Req, Rsp>(self.req_prod.wrapping_add(AHEAD - 1), self.mask);
+            self.memory.will_write(ahead, slot_len::<Req, Rsp>());
+        }
         Ok(())
     }
 

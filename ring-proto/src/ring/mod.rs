@@ -108,3 +108,6 @@ fn publish<M: SharedMemory>(memory: &M, producer: usize, event: usize, old: u32,
     memory.publish(producer, new);
     new.wrapping_sub(memory.load(event)) < new.wrapping_sub(old)
 }
+
+/// How many slots ahead of the one in hand a cache line is asked for: about what one transfer between two cores takes.
+const AHEAD: u32 = 4;
