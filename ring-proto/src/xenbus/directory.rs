@@ -192,8 +192,8 @@ pub enum Reason {
     TooLong(usize),
     /// Another key says the same, and each may be used once.
     SameAs(KeyPath),
-    /// It needs another key, which is absent or says no.
-    Needs(&'static str),
+    /// It has to be this number.
+    HasToBe(u64),
 }
 
 impl fmt::Display for Reason {
@@ -214,7 +214,7 @@ impl fmt::Display for Reason {
             Self::Malformed(form) => write!(f, "is not of the form {form}"),
             Self::TooLong(max) => write!(f, "is longer than {max} bytes"),
             Self::SameAs(other) => write!(f, "is the same as {other}"),
-            Self::Needs(other) => write!(f, "needs {other}"),
+            Self::HasToBe(number) => write!(f, "has to be {number}"),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Keys: one constant each, from which both the code that reads them and the documentation come.
 
 use super::directory::{Error, KeyError, KeyPath, ReadDirectory, Reason, Value};
-use super::state::End;
+use crate::xen::DomId;
 use core::fmt;
 
 /// What a value looks like.
@@ -33,6 +33,17 @@ impl Kind {
     pub const GRANT_REF: Self = Self::Number { min: 1, max: u32::MAX as u64 };
     /// An event channel: 0 is never used, and a domain has at most 2^17 (`EVTCHN_FIFO_NR_CHANNELS`).
     pub const PORT: Self = Self::Number { min: 1, max: (1 << 17) - 1 };
+    /// Any domain but the reserved ids.
+    pub const DOMID: Self = Self::Number { min: 0, max: DomId::FIRST_RESERVED.0 as u64 - 1 };
+
+    /// The smallest and the largest number.
+    const fn bounds(&self) -> (u64, u64) {
+        match *self {
+            Self::Number { min, max } => (min, max),
+            Self::Flag => (0, 1),
+            Self::Word(_) | Self::Text(_) => (0, u64::MAX),
+        }
+    }
 }
 
 impl fmt::Display for Kind {
@@ -43,6 +54,7 @@ impl fmt::Display for Kind {
             Self::U64 => f.write_str("number, 64 bits"),
             Self::GRANT_REF => f.write_str("grant reference"),
             Self::PORT => f.write_str("event channel"),
+            Self::DOMID => f.write_str("domain"),
             Self::Number { min, max } if max == u64::from(u32::MAX) => {
                 write!(f, "number, 32 bits, from {min}")
             }
@@ -58,25 +70,24 @@ impl fmt::Display for Kind {
     }
 }
 
+/// In whose directory a key stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The frontend's.
+    Frontend,
+    /// The backend's.
+    Backend,
+    /// Both ends', where each says it of itself.
+    Both,
+}
+
 /// Who writes a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writer {
-    /// The frontend's driver.
-    Frontend,
-    /// The backend's driver.
-    Backend,
+    /// The driver whose directory it stands in.
+    Driver,
     /// Whoever made the device.
     Toolstack,
-}
-
-impl fmt::Display for Writer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Frontend => "frontend",
-            Self::Backend => "backend",
-            Self::Toolstack => "toolstack",
-        })
-    }
 }
 
 /// What an absent key means.
@@ -130,7 +141,7 @@ pub struct Key {
     /// Its name; `%u` in it stands for a number that counts from 0.
     pub name: &'static str,
     /// In whose directory it stands.
-    pub directory: End,
+    pub place: Place,
     /// Whether it stands in each `queue-N/` when there is more than one queue.
     pub per_queue: bool,
     /// What its value looks like.
@@ -145,39 +156,15 @@ pub struct Key {
     pub about: &'static str,
 }
 
-/// Key `state` of either directory.
-pub const STATE: Key = Key {
-    name: "state",
-    directory: End::Frontend,
-    per_queue: false,
-    kind: Kind::Number { min: 0, max: 8 },
-    writer: Writer::Frontend,
-    absent: Absent::Number(0),
-    source: Source::Xen,
-    about: "how far the directory's owner is; both directories have one",
-};
-
-/// Key `online` of the backend's directory.
-pub const ONLINE: Key = Key {
-    name: "online",
-    directory: End::Backend,
-    per_queue: false,
-    kind: Kind::Flag,
-    writer: Writer::Toolstack,
-    absent: Absent::Number(0),
-    source: Source::Linux,
-    about: "0: the device is being unplugged, so whoever closes it does not come back",
-};
-
-/// Declares the keys of a device: a constant for each, and `KEYS`, the list of all.
+/// Declares keys: a constant for each, and `KEYS`, the list of all.
 macro_rules! keys {
-    ($($name:ident = $directory:ident $($queue:ident)? $text:literal, $kind:expr, by $writer:ident,
+    ($($name:ident = $place:ident $($queue:ident)? $text:literal, $kind:expr, by $writer:ident,
        absent $absent:expr, $source:ident: $about:literal;)*) => {
         $(
             #[doc = concat!("`", $text, "`: ", $about, ".")]
             pub const $name: Key = Key {
                 name: $text,
-                directory: End::$directory,
+                place: Place::$place,
                 per_queue: keys!(@queue $($queue)?),
                 kind: $kind,
                 writer: Writer::$writer,
@@ -187,7 +174,7 @@ macro_rules! keys {
             };
         )*
 
-        /// Every key, the backend's directory first.
+        /// All of them.
         pub const KEYS: &[Key] = &[$($name),*];
     };
     (@queue queue) => { true };
@@ -319,6 +306,15 @@ impl Key {
         }
     }
 
+    /// Checks that `number`, which is to stand at `path`, is of the key's kind.
+    pub(super) fn check(&self, path: &KeyPath, number: u64) -> Result<(), KeyError> {
+        let (min, max) = self.kind.bounds();
+        if (min..=max).contains(&number) {
+            return Ok(());
+        }
+        Err(self.refuse(path, number, Reason::OutOfRange { min, max }))
+    }
+
     /// The error that `number`, read at `path`, is not legal.
     pub(super) fn refuse(&self, path: &KeyPath, number: u64, reason: Reason) -> KeyError {
         KeyError { path: *path, value: Some(Value::number(number)), reason }
@@ -352,11 +348,7 @@ pub(super) fn read_number<D: ReadDirectory>(
     key: &Key,
     path: &KeyPath,
 ) -> Result<Option<u64>, Error<D::Error>> {
-    let (min, max) = match key.kind {
-        Kind::Number { min, max } => (min, max),
-        Kind::Flag => (0, 1),
-        Kind::Word(_) | Kind::Text(_) => (0, u64::MAX),
-    };
+    let (min, max) = key.kind.bounds();
     let mut buffer = [0; VALUE_LEN];
     let Some(Found { text, len }) = read_bytes(directory, path, &mut buffer)? else {
         return Ok(None);
@@ -389,9 +381,25 @@ fn parse_number(text: &[u8]) -> Option<Option<u64>> {
     Some(number)
 }
 
+/// Refuses a number that occurs twice, such as a page that is to be two rings at once. `path` says where each stands.
+pub(super) fn refuse_repeated<P>(
+    numbers: impl Iterator<Item = (P, u32)> + Clone,
+    path: impl Fn(P) -> KeyPath,
+) -> Result<(), KeyError> {
+    for (at, (here, number)) in numbers.clone().enumerate() {
+        if let Some((first, _)) = numbers.clone().take(at).find(|(_, other)| *other == number) {
+            let reason = Reason::SameAs(path(first));
+            let value = Some(Value::number(u64::from(number)));
+            return Err(KeyError { path: path(here), value, reason });
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::fake::Fake;
+    use super::super::keys::STATE;
     use super::*;
 
     #[test]

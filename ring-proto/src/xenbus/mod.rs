@@ -23,6 +23,7 @@
 //! | [`handshake`] | what each end has to do next, given its own state and its peer's |
 //! | [`directory`] | what has to be implemented to read and write xenstore: two small traits |
 //! | [`key`] | how a key is described, and how its value is read and checked |
+//! | [`keys`] | the keys that every device has |
 //! | [`vbd`] | every key of a virtual block device, and what both ends make of them |
 //!
 //! Nothing here waits, watches or stores: a driver or daemon reads the two states, asks [`handshake`] for the next
@@ -31,6 +32,7 @@
 pub mod directory;
 pub mod handshake;
 pub mod key;
+pub mod keys;
 pub mod state;
 pub mod vbd;
 
@@ -39,5 +41,5 @@ mod fake;
 
 pub use directory::{Error, KeyError, KeyPath, ReadDirectory, Reason, WriteDirectory};
 pub use handshake::{Backend, BackendWork, Frontend, FrontendWork, PeerError, Step};
-pub use key::{Absent, Key, Kind, Source, Writer};
+pub use key::{Absent, Key, Kind, Place, Source, Writer};
 pub use state::{End, IllegalMove, State};

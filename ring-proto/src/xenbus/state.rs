@@ -4,8 +4,8 @@
 
 use core::fmt;
 
-use super::directory::{Error, KeyPath, ReadDirectory, WriteDirectory};
-use super::key::{read_number, STATE};
+use super::directory::{Error, ReadDirectory, WriteDirectory};
+use super::keys::STATE;
 
 /// How far one end of a device is (`enum xenbus_state`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,8 +87,8 @@ impl State {
     ///
     /// When xenstore cannot be read, or the value is no number from 0 to 8.
     pub fn read<D: ReadDirectory>(directory: &mut D) -> Result<Self, Error<D::Error>> {
-        let number = read_number(directory, &STATE, &STATE.path())?;
-        Ok(number.and_then(Self::from_raw).unwrap_or(Self::Unknown))
+        let number = STATE.number(directory)?;
+        Ok(Self::from_raw(number).unwrap_or(Self::Unknown))
     }
 
     /// Writes the key `state` of this end's own directory.
@@ -97,7 +97,7 @@ impl State {
     ///
     /// When xenstore cannot be written.
     pub fn write<D: WriteDirectory>(self, directory: &mut D) -> Result<(), D::Error> {
-        directory.write(KeyPath::of(STATE.name).as_str(), format_args!("{}", self.raw()))
+        directory.write(STATE.name, format_args!("{}", self.raw()))
     }
 }
 

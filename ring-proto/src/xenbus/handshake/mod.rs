@@ -30,7 +30,8 @@
 //! has only to close what its former life left: [`Frontend::found`] and [`Backend::found`] take the state that stands
 //! in xenstore and go to `Closing` first, unless nothing was connected. The other end sees its peer leave `Connected`,
 //! gives up its rings, and keeps unanswered requests for the next connection. A backend that is `Closed` stays so until
-//! it sees `Initialising`: a frontend that is still `Connected` has not noticed yet, and its rings are not to be touched.
+//! it sees `Initialising`: a frontend that is still `Connected` has not noticed yet, and its rings are not to be
+//! touched.
 
 mod backend;
 mod frontend;

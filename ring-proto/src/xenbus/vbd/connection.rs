@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT OR Apache-2.0
 
 use super::super::directory::{Error, KeyError, ReadDirectory, Reason, WriteDirectory};
-use super::super::key::read_number;
+use super::super::key::{read_number, refuse_repeated};
 use super::{keys, BackendFeatures, MAX_QUEUES, MAX_RING_PAGES};
 use crate::blkif::Abi;
 use crate::ring::MAX_ORDER;
@@ -98,15 +98,14 @@ impl Connection {
                 room.copy_from_slice(queues);
             }
             _ => {
-                let max = u64::from(settings.queues).min(MAX_QUEUES as u64);
-                let reason = Reason::OutOfRange { min: max, max };
+                let wanted = settings.queues.clamp(1, MAX_QUEUES as u32);
+                let reason = Reason::HasToBe(u64::from(wanted));
                 return Err(keys::NUM_QUEUES.refuse(&keys::NUM_QUEUES.path(), count, reason));
             }
         }
         for queue in queues {
             if queue.order != settings.ring_page_order {
-                let order = u64::from(settings.ring_page_order);
-                let reason = Reason::OutOfRange { min: order, max: order };
+                let reason = Reason::HasToBe(u64::from(settings.ring_page_order));
                 let path = keys::RING_PAGE_ORDER.path();
                 return Err(keys::RING_PAGE_ORDER.refuse(&path, u64::from(queue.order), reason));
             }
@@ -143,39 +142,27 @@ impl Connection {
         keys::EVENT_CHANNEL.path_in_queue(self.directory(queue))
     }
 
-    /// Every page with the number of its queue and its own.
-    fn pages(&self) -> impl Iterator<Item = (usize, usize, GrantRef)> + '_ {
+    /// Every page, with the numbers of its queue and its own.
+    fn pages(&self) -> impl Iterator<Item = ((usize, usize), u32)> + Clone + '_ {
         self.queues().iter().enumerate().flat_map(|(queue, ring)| {
-            ring.refs().iter().enumerate().map(move |(page, gref)| (queue, page, *gref))
+            ring.refs().iter().enumerate().map(move |(page, gref)| ((queue, page), gref.0))
         })
     }
 
-    /// Refuses what is used twice: one page as two would let each ring overwrite the other.
+    /// Every event channel, with the number of its queue.
+    fn ports(&self) -> impl Iterator<Item = (usize, u32)> + Clone + '_ {
+        self.queues().iter().map(|queue| queue.port.0).enumerate()
+    }
+
     fn check(&self) -> Result<(), KeyError> {
-        for (at, (queue, page, gref)) in self.pages().enumerate() {
-            let path = self.ref_path(queue, page);
-            let number = u64::from(gref.0);
-            if gref == GrantRef::INVALID {
-                let reason = Reason::OutOfRange { min: 1, max: u64::from(u32::MAX) };
-                return Err(keys::RING_REF.refuse(&path, number, reason));
-            }
-            if let Some((queue, page, _)) =
-                self.pages().take(at).find(|(_, _, other)| *other == gref)
-            {
-                let reason = Reason::SameAs(self.ref_path(queue, page));
-                return Err(keys::RING_REF.refuse(&path, number, reason));
-            }
+        for ((queue, page), gref) in self.pages() {
+            keys::RING_REF.check(&self.ref_path(queue, page), u64::from(gref))?;
         }
-        for (at, queue) in self.queues().iter().enumerate() {
-            if let Some(other) =
-                self.queues().iter().take(at).position(|other| other.port == queue.port)
-            {
-                let reason = Reason::SameAs(self.port_path(other));
-                let number = u64::from(queue.port.0);
-                return Err(keys::EVENT_CHANNEL.refuse(&self.port_path(at), number, reason));
-            }
+        for (queue, port) in self.ports() {
+            keys::EVENT_CHANNEL.check(&self.port_path(queue), u64::from(port))?;
         }
-        Ok(())
+        refuse_repeated(self.pages(), |(queue, page)| self.ref_path(queue, page))?;
+        refuse_repeated(self.ports(), |queue| self.port_path(queue))
     }
 
     /// Publishes it in the frontend's own directory, before it goes to `Initialised`, and removes what an earlier
@@ -199,15 +186,15 @@ impl Connection {
         if self.settings.queues > 1 || self.settings.ring_page_order > 0 {
             own.remove(keys::RING_REF.name)?;
         }
-        for (queue, page, gref) in self.pages() {
+        for ((queue, page), gref) in self.pages() {
             own.write(self.ref_path(queue, page).as_str(), format_args!("{gref}"))?;
         }
-        for (at, queue) in self.queues().iter().enumerate() {
-            own.write(self.port_path(at).as_str(), format_args!("{}", queue.port))?;
+        for (queue, port) in self.ports() {
+            own.write(self.port_path(queue).as_str(), format_args!("{port}"))?;
         }
         own.write(keys::PROTOCOL.name, format_args!("{}", self.settings.abi.protocol()))?;
         let persistent = u8::from(self.settings.persistent);
-        own.write(keys::FRONTEND_PERSISTENT.name, format_args!("{persistent}"))
+        own.write(keys::PERSISTENT.name, format_args!("{persistent}"))
     }
 
     /// Reads it from the frontend's directory, when the frontend is `Initialised`, and checks it against what the
@@ -222,7 +209,7 @@ impl Connection {
     ) -> Result<Self, Error<D::Error>> {
         let abi = keys::PROTOCOL.word(frontend)?.and_then(Abi::from_protocol);
         let abi = abi.unwrap_or(Abi::NATIVE);
-        let persistent = keys::FRONTEND_PERSISTENT.flag(frontend)?;
+        let persistent = keys::PERSISTENT.flag(frontend)?;
 
         let key = keys::NUM_QUEUES;
         let queues = key.u32(frontend)?;

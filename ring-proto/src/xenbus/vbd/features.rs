@@ -51,7 +51,7 @@ impl BackendFeatures {
             segments => own.write(indirect, format_args!("{segments}"))?,
         }
         for (key, on) in [
-            (keys::BACKEND_PERSISTENT, self.persistent),
+            (keys::PERSISTENT, self.persistent),
             (keys::FLUSH_CACHE, self.flush_cache),
             (keys::BARRIER, self.barrier),
         ] {
@@ -74,7 +74,7 @@ impl BackendFeatures {
             max_queues: keys::MAX_QUEUES.u32(backend)?,
             max_ring_page_order: keys::MAX_RING_PAGE_ORDER.u32(backend)?,
             max_indirect_segments: keys::MAX_INDIRECT_SEGMENTS.u32(backend)?,
-            persistent: keys::BACKEND_PERSISTENT.flag(backend)?,
+            persistent: keys::PERSISTENT.flag(backend)?,
             flush_cache: keys::FLUSH_CACHE.flag(backend)?,
             barrier: keys::BARRIER.flag(backend)?,
         })

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT OR Apache-2.0
 
 use super::super::directory::{Error, KeyError, ReadDirectory, Reason, WriteDirectory};
-use super::super::key::Kind;
 use super::{keys, BackendFeatures};
 use crate::blkif::{info, Disk};
 
@@ -83,15 +82,8 @@ impl Geometry {
     pub fn check(&self) -> Result<(), KeyError> {
         let refuse =
             |key: super::super::Key, number, reason| Err(key.refuse(&key.path(), number, reason));
-        for (key, number) in
-            [(keys::SECTORS, self.sectors), (keys::SECTOR_SIZE, u64::from(self.sector_size))]
-        {
-            if let Kind::Number { min, max } = key.kind {
-                if !(min..=max).contains(&number) {
-                    return refuse(key, number, Reason::OutOfRange { min, max });
-                }
-            }
-        }
+        keys::SECTORS.check(&keys::SECTORS.path(), self.sectors)?;
+        keys::SECTOR_SIZE.check(&keys::SECTOR_SIZE.path(), u64::from(self.sector_size))?;
         let block = u64::from(self.sector_size);
         if !block.is_power_of_two() {
             return refuse(keys::SECTOR_SIZE, block, Reason::NotAPowerOfTwo);

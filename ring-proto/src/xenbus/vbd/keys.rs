@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT OR Apache-2.0
 
-//! Every key of a `vbd`.
+//! Every key of a `vbd`, beside those that [every device](super::super::keys) has.
 
-use super::super::key::{keys, Absent, Key, Kind, Source, Writer, ONLINE, STATE};
-use super::super::state::End;
+use super::super::key::{keys, Absent, Key, Kind, Place, Source, Writer};
 
 /// The words of `protocol` that a backend on this machine serves (`io/protocols.h`).
 const ABIS: &[&str] = if cfg!(any(target_arch = "arm", target_arch = "aarch64")) {
@@ -16,30 +15,28 @@ const ABIS: &[&str] = if cfg!(any(target_arch = "arm", target_arch = "aarch64"))
 const POSITIVE: Kind = Kind::Number { min: 1, max: u32::MAX as u64 };
 
 keys! {
-    FRONTEND = Backend "frontend", Kind::Text("path"), by Toolstack, absent Absent::Error, Linux:
-        "the frontend's directory";
-    FRONTEND_ID = Backend "frontend-id", Kind::Number { min: 0, max: 0x7fef }, by Toolstack, absent Absent::Error, Linux:
-        "the frontend's domain";
     MODE = Backend "mode", Kind::Word(&["r", "w"]), by Toolstack, absent Absent::Error, Xen:
         "whether the frontend may only read, or also write";
-    TYPE = Backend "type", Kind::Text("`file`, `phy`, `tap`, `qdisk`"), by Toolstack, absent Absent::As("the backend finds out"), Xen:
+    TYPE = Backend "type", Kind::Text("`file`, `phy`, `tap`, `qdisk`"), by Toolstack,
+        absent Absent::As("the backend finds out"), Xen:
         "what `params` names";
     PARAMS = Backend "params", Kind::Text("path"), by Toolstack, absent Absent::Error, Xen:
         "the image or block device";
-    PHYSICAL_DEVICE = Backend "physical-device", Kind::Text("MAJOR:MINOR, hexadecimal"), by Toolstack, absent Absent::As("none"), Xen:
+    PHYSICAL_DEVICE = Backend "physical-device", Kind::Text("MAJOR:MINOR, hexadecimal"), by Toolstack,
+        absent Absent::As("none"), Xen:
         "the block device, written by the hotplug script for the kernel's backend";
-    PHYSICAL_DEVICE_PATH = Backend "physical-device-path", Kind::Text("path"), by Toolstack, absent Absent::As("none"), Xen:
+    PHYSICAL_DEVICE_PATH = Backend "physical-device-path", Kind::Text("path"), by Toolstack,
+        absent Absent::As("none"), Xen:
         "the same as a path";
-    DEVICE_TYPE = Backend "device-type", Kind::Word(&["disk", "cdrom", "floppy"]), by Toolstack, absent Absent::Word("disk"), Xen:
-        "what the guest sees; in the frontend's directory too";
+    DEVICE_TYPE = Both "device-type", Kind::Word(&["disk", "cdrom", "floppy"]), by Toolstack,
+        absent Absent::Word("disk"), Xen:
+        "what the guest sees";
     BOOTABLE = Backend "bootable", Kind::Flag, by Toolstack, absent Absent::Number(0), Linux:
         "whether a guest's loader may start from it; neither driver looks";
     DISCARD_ENABLE = Backend "discard-enable", Kind::Flag, by Toolstack, absent Absent::Number(1), Xen:
         "0: discard is not offered even if the image could";
     DIRECT_IO_SAFE = Backend "direct-io-safe", Kind::Flag, by Toolstack, absent Absent::Number(0), Xen:
         "whether `O_DIRECT` is safe on this storage for backends that copy nothing";
-    HOTPLUG_STATUS = Backend "hotplug-status", Kind::Text("`connected`, `error`"), by Toolstack, absent Absent::As("not yet run"), Linux:
-        "what became of the hotplug script";
     IOPS_LIMIT = Backend "iops-limit", Kind::U64, by Toolstack, absent Absent::Number(0), Causeway:
         "requests a second; 0: no limit";
     IOPS_BURST = Backend "iops-burst", Kind::U64, by Toolstack, absent Absent::Number(0), Causeway:
@@ -48,66 +45,61 @@ keys! {
         "bytes a second; 0: no limit";
     BANDWIDTH_BURST = Backend "bandwidth-burst", Kind::U64, by Toolstack, absent Absent::Number(0), Causeway:
         "bytes that may go at once after a pause; 0: a tenth of a second's";
-    MAX_QUEUES = Backend "multi-queue-max-queues", POSITIVE, by Backend, absent Absent::Number(1), Xen:
+    MAX_QUEUES = Backend "multi-queue-max-queues", POSITIVE, by Driver, absent Absent::Number(1), Xen:
         "most queues that the backend serves";
-    MAX_RING_PAGE_ORDER = Backend "max-ring-page-order", Kind::U32, by Backend, absent Absent::Number(0), Xen:
+    MAX_RING_PAGE_ORDER = Backend "max-ring-page-order", Kind::U32, by Driver, absent Absent::Number(0), Xen:
         "largest ring that the backend maps, in pages, as a power of two";
-    MAX_RING_PAGES = Backend "max-ring-pages", Kind::U32, by Backend, absent Absent::Number(1), Xen:
+    MAX_RING_PAGES = Backend "max-ring-pages", Kind::U32, by Driver, absent Absent::Number(1), Xen:
         "deprecated; `max-ring-page-order` says it, and this one is neither written nor read";
-    MAX_INDIRECT_SEGMENTS = Backend "feature-max-indirect-segments", Kind::U32, by Backend, absent Absent::Number(0), Xen:
+    MAX_INDIRECT_SEGMENTS = Backend "feature-max-indirect-segments", Kind::U32, by Driver,
+        absent Absent::Number(0), Xen:
         "most segments of an indirect request; 0: no indirect requests";
-    BACKEND_PERSISTENT = Backend "feature-persistent", Kind::Flag, by Backend, absent Absent::Number(0), Xen:
-        "whether the backend can keep pages mapped that the frontend reuses";
-    FLUSH_CACHE = Backend "feature-flush-cache", Kind::Flag, by Backend, absent Absent::Number(0), Xen:
+    PERSISTENT = Both "feature-persistent", Kind::Flag, by Driver, absent Absent::Number(0), Xen:
+        "whether the frontend reuses its pages, and the backend can keep them mapped";
+    FLUSH_CACHE = Backend "feature-flush-cache", Kind::Flag, by Driver, absent Absent::Number(0), Xen:
         "whether requests to flush are served";
-    BARRIER = Backend "feature-barrier", Kind::Flag, by Backend, absent Absent::Number(0), Xen:
+    BARRIER = Backend "feature-barrier", Kind::Flag, by Driver, absent Absent::Number(0), Xen:
         "whether barrier requests are served";
-    DISCARD = Backend "feature-discard", Kind::Flag, by Backend, absent Absent::Number(0), Xen:
+    DISCARD = Backend "feature-discard", Kind::Flag, by Driver, absent Absent::Number(0), Xen:
         "whether requests to discard are served";
-    DISCARD_GRANULARITY = Backend "discard-granularity", Kind::U32, by Backend, absent Absent::As("`sector-size`"), Xen:
+    DISCARD_GRANULARITY = Backend "discard-granularity", Kind::U32, by Driver,
+        absent Absent::As("`sector-size`"), Xen:
         "bytes that are discarded together; 0 is read as absent";
-    DISCARD_ALIGNMENT = Backend "discard-alignment", Kind::U32, by Backend, absent Absent::Number(0), Xen:
+    DISCARD_ALIGNMENT = Backend "discard-alignment", Kind::U32, by Driver, absent Absent::Number(0), Xen:
         "bytes before the first such extent";
-    DISCARD_SECURE = Backend "discard-secure", Kind::Flag, by Backend, absent Absent::Number(0), Xen:
+    DISCARD_SECURE = Backend "discard-secure", Kind::Flag, by Driver, absent Absent::Number(0), Xen:
         "whether a discard can be made unrecoverable";
-    SECTORS = Backend "sectors", Kind::Number { min: 0, max: u64::MAX / 512 }, by Backend, absent Absent::Error, Xen:
+    SECTORS = Backend "sectors", Kind::Number { min: 0, max: u64::MAX / 512 }, by Driver,
+        absent Absent::Error, Xen:
         "size of the disk in units of 512 bytes";
-    SECTOR_SIZE = Backend "sector-size", Kind::Number { min: 512, max: 4096 }, by Backend, absent Absent::Error, Xen:
+    SECTOR_SIZE = Backend "sector-size", Kind::Number { min: 512, max: 4096 }, by Driver,
+        absent Absent::Error, Xen:
         "bytes of a logical block: a power of two";
-    PHYSICAL_SECTOR_SIZE = Backend "physical-sector-size", Kind::U32, by Backend, absent Absent::As("`sector-size`"), Xen:
+    PHYSICAL_SECTOR_SIZE = Backend "physical-sector-size", Kind::U32, by Driver,
+        absent Absent::As("`sector-size`"), Xen:
         "bytes of a physical block: a multiple of `sector-size`";
-    INFO = Backend "info", Kind::U32, by Backend, absent Absent::Error, Xen:
+    INFO = Backend "info", Kind::U32, by Driver, absent Absent::Error, Xen:
         "bits: 1 CD-ROM, 2 removable, 4 read-only; others are ignored";
 
-    BACKEND = Frontend "backend", Kind::Text("path"), by Toolstack, absent Absent::Error, Linux:
-        "the backend's directory";
-    BACKEND_ID = Frontend "backend-id", Kind::Number { min: 0, max: 0x7fef }, by Toolstack, absent Absent::Error, Linux:
-        "the backend's domain";
     VIRTUAL_DEVICE = Frontend "virtual-device", Kind::U32, by Toolstack, absent Absent::Error, Xen:
         "which disk this is to the guest, encoded as Xen's `vbd-interface` says";
     TRUSTED = Frontend "trusted", Kind::Flag, by Toolstack, absent Absent::Number(1), Xen:
         "0: the frontend shows the backend no page that holds anything else";
-    NUM_QUEUES = Frontend "multi-queue-num-queues", POSITIVE, by Frontend, absent Absent::Number(1), Xen:
+    NUM_QUEUES = Frontend "multi-queue-num-queues", POSITIVE, by Driver, absent Absent::Number(1), Xen:
         "how many queues there are; with 2 or more, each has a directory `queue-N`";
-    RING_PAGE_ORDER = Frontend "ring-page-order", Kind::U32, by Frontend, absent Absent::Number(0), Xen:
+    RING_PAGE_ORDER = Frontend "ring-page-order", Kind::U32, by Driver, absent Absent::Number(0), Xen:
         "pages of each ring, as a power of two";
-    NUM_RING_PAGES = Frontend "num-ring-pages", Kind::U32, by Frontend, absent Absent::Number(1), Xen:
+    NUM_RING_PAGES = Frontend "num-ring-pages", Kind::U32, by Driver, absent Absent::Number(1), Xen:
         "deprecated; `ring-page-order` says it, and this one is neither written nor read";
-    RING_REF = Frontend queue "ring-ref", Kind::GRANT_REF, by Frontend, absent Absent::Error, Xen:
+    RING_REF = Frontend queue "ring-ref", Kind::GRANT_REF, by Driver, absent Absent::Error, Xen:
         "the page of a ring that has only one";
-    RING_REF_N = Frontend queue "ring-ref%u", Kind::GRANT_REF, by Frontend, absent Absent::Error, Xen:
+    RING_REF_N = Frontend queue "ring-ref%u", Kind::GRANT_REF, by Driver, absent Absent::Error, Xen:
         "each page of a ring that has several";
-    EVENT_CHANNEL = Frontend queue "event-channel", Kind::PORT, by Frontend, absent Absent::Error, Xen:
+    EVENT_CHANNEL = Frontend queue "event-channel", Kind::PORT, by Driver, absent Absent::Error, Xen:
         "the doorbell of a queue";
-    PROTOCOL = Frontend "protocol", Kind::Word(ABIS), by Frontend, absent Absent::As("the backend's own"), Xen:
+    PROTOCOL = Frontend "protocol", Kind::Word(ABIS), by Driver, absent Absent::As("the backend's own"), Xen:
         "which machine's layout the requests have";
-    FRONTEND_PERSISTENT = Frontend "feature-persistent", Kind::Flag, by Frontend, absent Absent::Number(0), Xen:
-        "whether the frontend reuses its pages, so that they may stay mapped";
-    LARGE_SECTOR_SIZE = Frontend "feature-large-sector-size", Kind::Flag, by Frontend, absent Absent::Number(0), Xen:
+    LARGE_SECTOR_SIZE = Frontend "feature-large-sector-size", Kind::Flag, by Driver,
+        absent Absent::Number(0), Xen:
         "not used by anyone, and not here: sectors are always 512 bytes";
-
-    VBD_STATE = Frontend "state", STATE.kind, by Frontend, absent STATE.absent, Xen:
-        "how far the directory's owner is; both directories have one";
-    VBD_ONLINE = Backend "online", ONLINE.kind, by Toolstack, absent ONLINE.absent, Linux:
-        "0: the device is being unplugged, so whoever closes it does not come back";
 }
