@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::time::Duration;
 
 use ring_proto::xen::Port;
 
-use crate::Error;
+use crate::{Error, dev, hosted};
 
 /// One end of an interdomain event channel: a doorbell to ring, and a descriptor that is readable when the peer rang.
 /// Dropping it closes the port.
+///
+/// The descriptor does not block (`O_NONBLOCK`); a read of it on an io_uring waits all the same.
 #[derive(Debug)]
 pub struct EventChannel {
     port: Port,
@@ -15,12 +18,16 @@ pub struct EventChannel {
 }
 
 #[derive(Debug)]
-enum Kind {
-    /// Hosted: one eventfd for each direction.
-    EventFd { incoming: OwnedFd, outgoing: OwnedFd },
+pub(crate) enum Kind {
+    Hosted(hosted::Doorbells),
+    Device(dev::EventFile),
 }
 
 impl EventChannel {
+    pub(crate) fn new(port: Port, kind: Kind) -> Self {
+        Self { port, kind }
+    }
+
     /// This domain's number for the channel, as told to the peer through xenstore.
     pub fn port(&self) -> Port {
         self.port
@@ -32,21 +39,28 @@ impl EventChannel {
     ///
     /// When the channel is closed at the hypervisor.
     pub fn notify(&self) -> Result<(), Error> {
-        todo!()
+        match &self.kind {
+            Kind::Hosted(doorbells) => doorbells.notify(),
+            Kind::Device(file) => file.notify(),
+        }
     }
 
     /// A descriptor to which writing the eight bytes of `1u64` rings the peer's doorbell, if this hypervisor has one:
     /// an io_uring can then ring it in the same submission as everything else.
     pub fn doorbell_fd(&self) -> Option<RawFd> {
         match &self.kind {
-            Kind::EventFd { outgoing, .. } => Some(outgoing.as_raw_fd()),
+            Kind::Hosted(doorbells) => Some(doorbells.outgoing()),
+            Kind::Device(_) => None,
         }
     }
 
     /// How many bytes one read of the descriptor takes at most. An event loop reads that many to consume the event,
     /// then calls [`rearm`](Self::rearm).
     pub fn read_len(&self) -> usize {
-        8
+        match &self.kind {
+            Kind::Hosted(_) => 8,
+            Kind::Device(_) => 4,
+        }
     }
 
     /// Lets the next event through after one was read from the descriptor. Without it there is none.
@@ -55,24 +69,30 @@ impl EventChannel {
     ///
     /// When the channel is closed at the hypervisor.
     pub fn rearm(&self) -> Result<(), Error> {
-        Ok(())
+        match &self.kind {
+            Kind::Hosted(_) => Ok(()),
+            Kind::Device(file) => file.rearm(),
+        }
     }
 
-    /// Waits until the peer rang, or the time is over, and consumes the event. Returns whether it rang.
+    /// Waits until the peer rang, or the time is over (`None`: never), and consumes the event. Returns whether it rang.
     ///
     /// # Errors
     ///
-    /// When the channel is closed at the hypervisor.
-    pub fn wait(&self, timeout: Option<std::time::Duration>) -> Result<bool, Error> {
-        let _ = timeout;
-        todo!()
+    /// When the channel is closed at the hypervisor, or the hypervisor is gone.
+    pub fn wait(&self, timeout: Option<Duration>) -> Result<bool, Error> {
+        match &self.kind {
+            Kind::Hosted(doorbells) => doorbells.wait(timeout),
+            Kind::Device(file) => file.wait(timeout),
+        }
     }
 }
 
 impl AsFd for EventChannel {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.kind {
-            Kind::EventFd { incoming, .. } => incoming.as_fd(),
+            Kind::Hosted(doorbells) => doorbells.as_fd(),
+            Kind::Device(file) => file.as_fd(),
         }
     }
 }

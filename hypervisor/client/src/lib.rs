@@ -8,8 +8,11 @@
 //!
 //! None of these calls stands on the data path: rings, persistently granted pages and doorbells work without them.
 
+mod dev;
 mod error;
 mod event;
+pub mod hosted;
+pub mod mapped;
 mod memory;
 
 pub use error::Error;

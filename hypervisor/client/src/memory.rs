@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
+use std::fmt;
+
 use ring_proto::shared::Region;
 use ring_proto::xen::{Errno, GrantRef};
+
+use crate::{dev, hosted};
 
 /// What the peer may do with a page, or this side with the peer's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,15 +16,38 @@ pub enum Access {
     ReadWrite,
 }
 
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ReadOnly => "reading",
+            Self::ReadWrite => "writing",
+        })
+    }
+}
+
 /// Pages of this domain, granted to a peer. Dropping it ends the grants; pages that the peer still holds mapped are
 /// reused only after it let go of them.
+///
+/// Regions taken from it are valid as long as it lives: whoever copies one keeps the grant too.
 #[derive(Debug)]
 pub struct Grant {
     region: Region,
     refs: Vec<GrantRef>,
+    /// Ends the grants when dropped.
+    _pages: GrantedPages,
+}
+
+#[derive(Debug)]
+pub(crate) enum GrantedPages {
+    Hosted(#[expect(dead_code, reason = "held for its drop")] hosted::GrantedPages),
+    Device(#[expect(dead_code, reason = "held for its drop")] dev::GrantedPages),
 }
 
 impl Grant {
+    pub(crate) fn new(region: Region, refs: Vec<GrantRef>, pages: GrantedPages) -> Self {
+        Self { region, refs, _pages: pages }
+    }
+
     /// The pages, adjacent.
     pub fn region(&self) -> Region {
         self.region
@@ -33,13 +60,27 @@ impl Grant {
 }
 
 /// A peer's pages, mapped here. Dropping it unmaps them.
+///
+/// Regions taken from it are valid as long as it lives: whoever copies one keeps the mapping too.
 #[derive(Debug)]
 pub struct Mapping {
     region: Region,
     backing: Option<Region>,
+    /// Unmaps when dropped.
+    _pages: MappedPages,
+}
+
+#[derive(Debug)]
+pub(crate) enum MappedPages {
+    Hosted(#[expect(dead_code, reason = "held for its drop")] hosted::MappedPages),
+    Device(#[expect(dead_code, reason = "held for its drop")] dev::MappedPages),
 }
 
 impl Mapping {
+    pub(crate) fn new(region: Region, backing: Option<Region>, pages: MappedPages) -> Self {
+        Self { region, backing, _pages: pages }
+    }
+
     /// The pages, adjacent.
     pub fn region(&self) -> Region {
         self.region

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What domains grant to each other, and what is refused. All domains live in this process.
+
+use hypervisor_client::hosted::{HostedClient, Options, connect};
+use hypervisor_client::{Access, Client, CopyDirection, Error, GrantCopy};
+use hypervisor_hosted::Hosted;
+use ring_proto::shared::{PAGE_SIZE, SharedMemory};
+use ring_proto::xen::{DomId, Errno, GrantRef};
+use tempfile::TempDir;
+
+fn hypervisor() -> (TempDir, Hosted) {
+    let dir = tempfile::tempdir().unwrap();
+    let hosted = Hosted::start(dir.path()).unwrap();
+    (dir, hosted)
+}
+
+fn join(dir: &TempDir, domid: u16) -> HostedClient {
+    let options =
+        Options { domid: Some(DomId(domid)), name: format!("test {domid}"), pool_pages: 64 };
+    connect(dir.path(), options).unwrap()
+}
+
+fn errno<T>(result: Result<T, Error>) -> Errno {
+    match result {
+        Err(Error::Refused { errno, .. }) => errno,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("not refused"),
+    }
+}
+
+#[test]
+fn both_see_what_the_other_wrote() {
+    let (dir, _hosted) = hypervisor();
+    let (front, back) = (join(&dir, 3), join(&dir, 2));
+    let grant = front.grant(DomId(2), 4, Access::ReadWrite).unwrap();
+    let mapping = back.map(DomId(3), grant.refs(), Access::ReadWrite).unwrap();
+    assert_eq!(mapping.region().len(), 4 * PAGE_SIZE);
+    assert_eq!(mapping.backing().unwrap().len(), 64 * PAGE_SIZE);
+    for page in 0..4 {
+        grant.region().store(page * PAGE_SIZE, 7 + page as u32);
+        assert_eq!(mapping.region().load(page * PAGE_SIZE), 7 + page as u32);
+        mapping.region().store(page * PAGE_SIZE + 4, 70);
+        assert_eq!(grant.region().load(page * PAGE_SIZE + 4), 70);
+    }
+}
+
+#[test]
+fn pages_that_are_not_adjacent_are_put_side_by_side() {
+    let (dir, _hosted) = hypervisor();
+    let (front, back) = (join(&dir, 3), join(&dir, 2));
+    let grant = front.grant(DomId(2), 4, Access::ReadWrite).unwrap();
+    let mut refs = grant.refs().to_vec();
+    refs.reverse();
+    let mapping = back.map(DomId(3), &refs, Access::ReadWrite).unwrap();
+    assert!(mapping.backing().is_none());
+    for page in 0..4 {
+        grant.region().store(page * PAGE_SIZE, page as u32);
+        assert_eq!(mapping.region().load((3 - page) * PAGE_SIZE), page as u32);
+    }
+}
+
+#[test]
+fn refusals_name_the_reason() {
+    let (dir, _hosted) = hypervisor();
+    let (front, back) = (join(&dir, 3), join(&dir, 2));
+    let for_other = front.grant(DomId(9), 1, Access::ReadWrite).unwrap();
+    let for_reading = front.grant(DomId(2), 1, Access::ReadOnly).unwrap();
+    let map = |peer, gref, access| errno(back.map(DomId(peer), &[gref], access));
+    let read_only = for_reading.refs()[0];
+    assert_eq!(map(3, for_other.refs()[0], Access::ReadOnly), Errno::EINVAL);
+    assert_eq!(map(3, read_only, Access::ReadWrite), Errno::EINVAL);
+    assert_eq!(map(3, GrantRef(100), Access::ReadOnly), Errno::EINVAL, "not granted");
+    assert_eq!(map(3, GrantRef(512), Access::ReadOnly), Errno::ENOENT, "beyond the table");
+    assert_eq!(map(3, GrantRef(u32::MAX), Access::ReadOnly), Errno::ENOENT);
+    assert_eq!(map(77, read_only, Access::ReadOnly), Errno::ESRCH);
+    // One that is refused leaves nothing mapped.
+    assert_eq!(
+        errno(back.map(DomId(3), &[read_only, GrantRef(100)], Access::ReadOnly)),
+        Errno::EINVAL
+    );
+    drop(for_reading);
+    assert_eq!(front.waiting_pages(), 0);
+}
+
+#[test]
+fn copies_have_a_status_each() {
+    let (dir, _hosted) = hypervisor();
+    let (front, back) = (join(&dir, 3), join(&dir, 2));
+    let grant = front.grant(DomId(2), 1, Access::ReadOnly).unwrap();
+    let own = back.grant(DomId(9), 1, Access::ReadOnly).unwrap();
+    grant.region().copy_in(100, b"hello");
+    let local = own.region().part(0, 5).unwrap();
+    let gref = grant.refs()[0];
+    let copy =
+        |gref, offset, direction| GrantCopy { gref, offset, local, direction, status: Ok(()) };
+    let mut copies = [
+        copy(gref, 100, CopyDirection::FromPeer),
+        copy(gref, 100, CopyDirection::ToPeer),
+        copy(GrantRef(99), 0, CopyDirection::FromPeer),
+        copy(gref, 4092, CopyDirection::FromPeer),
+    ];
+    back.copy(DomId(3), &mut copies).unwrap();
+    assert_eq!(
+        copies.map(|copy| copy.status),
+        [Ok(()), Err(Errno::EINVAL), Err(Errno::EINVAL), Err(Errno::EINVAL)]
+    );
+    let mut bytes = [0; 5];
+    own.region().copy_out(0, &mut bytes);
+    assert_eq!(&bytes, b"hello");
+}
+
+#[test]
+fn mapped_pages_are_not_granted_anew() {
+    let (dir, _hosted) = hypervisor();
+    let (front, back) = (join(&dir, 3), join(&dir, 2));
+    let grant = front.grant(DomId(2), 60, Access::ReadWrite).unwrap();
+    let mapping = back.map(DomId(3), grant.refs(), Access::ReadWrite).unwrap();
+    drop(grant);
+    assert_eq!(front.waiting_pages(), 60);
+    assert_eq!(errno(front.grant(DomId(2), 5, Access::ReadWrite)), Errno::ENOSPC);
+    drop(mapping);
+    // The unmap is not waited for; this call is answered after it.
+    back.alloc_unbound(DomId(3)).unwrap();
+    assert_eq!(front.waiting_pages(), 0);
+    front.grant(DomId(2), 64, Access::ReadWrite).unwrap();
+}
