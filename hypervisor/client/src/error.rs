@@ -15,6 +15,14 @@ pub enum Error {
         /// The hypervisor's reason.
         errno: Errno,
     },
+    /// The store refused.
+    #[error("xenstore: {operation}: {errno} ({})", errno.name())]
+    Store {
+        /// What was asked, naming the path.
+        operation: String,
+        /// The store's reason.
+        errno: Errno,
+    },
     /// A system call failed.
     #[error("{operation}: {source}")]
     Io {

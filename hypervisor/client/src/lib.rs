@@ -14,6 +14,7 @@ mod event;
 pub mod hosted;
 pub mod mapped;
 mod memory;
+pub mod store;
 
 pub use error::Error;
 pub use event::EventChannel;

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Watches: who is told of which change, and by what name.
+
+use ring_proto::xen::{DomId, Errno};
+use ring_proto::xenstore::{Home, PAYLOAD_MAX};
+
+use crate::operation::{Change, Scope};
+use crate::path::{Target, resolve};
+
+/// One watch of one connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Watch {
+    /// Absolute, or special.
+    path: String,
+    /// How much of an event's path the client does not see, because it watches a relative path.
+    prefix: usize,
+    token: Vec<u8>,
+}
+
+/// What a client is told.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Event {
+    /// Path and token, each with its NUL.
+    payload: Vec<u8>,
+    /// The same event, named by the watch's own path: says less, and is true of every change that the watch covers.
+    coarse: Option<Vec<u8>>,
+}
+
+impl Event {
+    /// As WATCH_EVENT carries it.
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// The event for a client that has too many others waiting.
+    pub(crate) fn coarse(&self) -> &[u8] {
+        self.coarse.as_deref().unwrap_or(&self.payload)
+    }
+}
+
+impl Watch {
+    /// A watch of `domid`, on a node that may or may not exist.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for an illegal path, or a token so long that no event could carry both.
+    pub(crate) fn new(path: &[u8], token: &[u8], domid: DomId) -> Result<Self, Errno> {
+        let relative = !matches!(path.first(), Some(b'/' | b'@'));
+        let prefix = if relative { Home(domid).to_string().len() + 1 } else { 0 };
+        let path = match resolve(path, domid)? {
+            Target::Node(path) => path.as_str().to_owned(),
+            Target::Special(name) => name,
+        };
+        if path.len() - prefix + token.len() + 2 > PAYLOAD_MAX {
+            return Err(Errno::EINVAL);
+        }
+        Ok(Self { path, prefix, token: token.to_owned() })
+    }
+
+    /// The event that says no more than that something is to be looked at. Sent once when the watch is set.
+    pub(crate) fn first_event(&self) -> Event {
+        Event { payload: self.payload(&self.path), coarse: None }
+    }
+
+    /// The event of a change, if it concerns this watch.
+    pub(crate) fn event(&self, change: &Change) -> Option<Event> {
+        let path = change.path.as_str();
+        let concerns = match change.scope {
+            Scope::Above => is_at_or_below(path, &self.path),
+            Scope::Exact => path == self.path,
+            Scope::Silent => false,
+        };
+        if !concerns {
+            return None;
+        }
+        let (payload, coarse) = (self.payload(path), self.payload(&self.path));
+        // A token may leave too little room for the node's own name.
+        let payload = if payload.len() > PAYLOAD_MAX { coarse.clone() } else { payload };
+        Some(Event { payload, coarse: Some(coarse) })
+    }
+
+    /// The event of a special path, if this watch is on it.
+    pub(crate) fn special_event(&self, name: &str) -> Option<Event> {
+        (self.path == name).then(|| self.first_event())
+    }
+
+    fn payload(&self, path: &str) -> Vec<u8> {
+        let path = path.as_bytes().get(self.prefix..).unwrap_or_default();
+        [path, &[0], &self.token, &[0]].concat()
+    }
+}
+
+/// Whether a node is `above` or below it.
+fn is_at_or_below(path: &str, above: &str) -> bool {
+    match path.strip_prefix(above) {
+        Some(rest) => rest.is_empty() || rest.starts_with('/') || above == "/",
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::resolve_node;
+
+    fn change(path: &str, scope: Scope) -> Change {
+        let path = resolve_node(path.as_bytes(), DomId::DOM0).unwrap();
+        Change { path, scope, readable_by: Vec::new() }
+    }
+
+    fn told(watch: &str, path: &str, scope: Scope) -> Option<String> {
+        let watch = Watch::new(watch.as_bytes(), b"t", DomId(7)).unwrap();
+        let event = watch.event(&change(path, scope))?;
+        Some(String::from_utf8(event.payload).unwrap())
+    }
+
+    #[test]
+    fn a_change_concerns_the_node_and_all_above_it() {
+        assert_eq!(told("/a", "/a/b", Scope::Above).unwrap(), "/a/b\0t\0");
+        assert_eq!(told("/", "/a/b", Scope::Above).unwrap(), "/a/b\0t\0");
+        assert_eq!(told("/a/b", "/a/b", Scope::Exact).unwrap(), "/a/b\0t\0");
+        for (watch, path, scope) in [
+            ("/a/b", "/a", Scope::Above),
+            ("/a", "/ab", Scope::Above),
+            ("/a", "/a/b", Scope::Exact),
+            ("/a", "/a", Scope::Silent),
+            ("@releaseDomain", "/a", Scope::Above),
+        ] {
+            assert_eq!(told(watch, path, scope), None, "{watch} {path} {scope:?}");
+        }
+    }
+
+    #[test]
+    fn a_relative_watch_is_told_relative_paths() {
+        assert_eq!(
+            told("device", "/local/domain/7/device/vbd", Scope::Above).unwrap(),
+            "device/vbd\0t\0"
+        );
+        assert_eq!(told("device", "/local/domain/70/device", Scope::Above), None);
+    }
+
+    #[test]
+    fn an_event_fits_into_a_message() {
+        let token = vec![b't'; PAYLOAD_MAX - 4];
+        let watch = Watch::new(b"/a", &token, DomId(0)).unwrap();
+        let event = watch.event(&change("/a/b", Scope::Above)).unwrap();
+        assert_eq!(event.payload, watch.first_event().payload);
+        assert_eq!(event.payload.len(), PAYLOAD_MAX);
+        assert_eq!(Watch::new(b"/ab", &token, DomId(0)), Err(Errno::EINVAL));
+    }
+}
