@@ -69,6 +69,8 @@ pub(crate) enum Slot {
     Own(Mfn),
     /// Another domain's frame, through a grant.
     Grant(Mfn, Writable),
+    /// A frame that the domain shares with the hypervisor.
+    Shared(Mfn),
 }
 
 /// One domain.
@@ -82,6 +84,8 @@ pub(crate) struct Domain {
     /// Frames of the machine that were allocated for it and are not yet free.
     pub(crate) frames: u64,
     pub(crate) memory: BTreeMap<Gfn, Slot>,
+    /// Where the frames stand that it shares with the hypervisor, as far as it gave them a place.
+    pub(crate) placed: BTreeMap<Mfn, Gfn>,
     pub(crate) grants: GrantTable,
     pub(crate) events: EventChannels,
 }
@@ -113,12 +117,19 @@ pub struct Hypervisor<M> {
     pub(crate) machine: M,
     pub(crate) frames: FrameTable,
     pub(crate) domains: BTreeMap<DomId, Domain>,
+    /// The domain that handles each global virtual interrupt, where it is not domain 0.
+    pub(crate) virq_handlers: BTreeMap<u32, DomId>,
 }
 
 impl<M: Machine> Hypervisor<M> {
     /// A hypervisor without domains.
     pub fn new(machine: M) -> Self {
-        Self { machine, frames: FrameTable::default(), domains: BTreeMap::new() }
+        Self {
+            machine,
+            frames: FrameTable::default(),
+            domains: BTreeMap::new(),
+            virq_handlers: BTreeMap::new(),
+        }
     }
 
     /// The machine below.
@@ -170,6 +181,7 @@ impl<M: Machine> Hypervisor<M> {
             dying: false,
             frames: 0,
             memory: BTreeMap::new(),
+            placed: BTreeMap::new(),
             grants: GrantTable::new(config),
             events: EventChannels::new(config),
         });
@@ -190,7 +202,7 @@ impl<M: Machine> Hypervisor<M> {
         if self.domains.get(&id).is_some_and(|domain| domain.kind == DomainKind::Pvh) {
             let mfn = self.allocate(id, FrameUse::SharedInfo)?;
             if let Some(domain) = self.domains.get_mut(&id) {
-                domain.events.set_shared_info(mfn);
+                domain.events.shared_info = Some(mfn);
             }
         }
         self.grow_grant_table(id, 1)
@@ -207,17 +219,17 @@ impl<M: Machine> Hypervisor<M> {
             self.domains.get_mut(&id).filter(|domain| !domain.dying).ok_or(Errno::ESRCH)?;
         domain.dying = true;
         let mut departure = Departure::default();
-        self.close_all_ports(id, &mut departure.unbound);
+        self.release_events(id, &mut departure.unbound);
         self.release_mappings(id, &mut departure.had_mapped);
         if let Some(domain) = self.domains.get_mut(&id) {
             let own = domain.memory.values().filter_map(|slot| match slot {
                 Slot::Own(mfn) => Some(*mfn),
-                Slot::Grant(..) => None,
+                Slot::Grant(..) | Slot::Shared(_) => None,
             });
             let mut release: Vec<Mfn> = own.collect();
             domain.memory.clear();
+            domain.placed.clear();
             release.extend(domain.grants.take_frames());
-            release.extend(domain.events.take_frames());
             departure.mapped_by.extend(domain.grants.grantees());
             departure.mapped_by.remove(&id);
             for mfn in release {
@@ -234,7 +246,52 @@ impl<M: Machine> Hypervisor<M> {
     /// The frame that stands at a place of a domain's memory, its own or mapped.
     pub fn frame_at(&self, id: DomId, gfn: Gfn) -> Option<Mfn> {
         match self.domains.get(&id)?.memory.get(&gfn)? {
-            Slot::Own(mfn) | Slot::Grant(mfn, _) => Some(*mfn),
+            Slot::Own(mfn) | Slot::Grant(mfn, _) | Slot::Shared(mfn) => Some(*mfn),
+        }
+    }
+
+    /// Puts a frame that a PVH guest shares with the hypervisor to a place of its memory (`XENMEM_add_to_physmap`), where
+    /// there is nothing. A frame has one place: it leaves the one that it had. A grant table grows to the frame asked
+    /// for.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` if no such domain lives; `EINVAL` for a frame that the domain does not share, or may not have, for a
+    /// process, and if something else is at the place.
+    pub fn place_frame(&mut self, id: DomId, usage: FrameUse, gfn: Gfn) -> Result<(), Errno> {
+        let domain = self.live(id).ok_or(Errno::ESRCH)?;
+        if domain.kind != DomainKind::Pvh {
+            return Err(Errno::EINVAL);
+        }
+        let mfn = match usage {
+            FrameUse::Memory(_) => None,
+            FrameUse::SharedInfo => domain.events.shared_info,
+            FrameUse::GrantStatus(index) => domain.grants.status.get(index as usize).copied(),
+            FrameUse::GrantTable(index) => {
+                let frames = index.checked_add(1).ok_or(Errno::EINVAL)?;
+                let frames = self.grant_table_frames(id, frames).map_err(|_| Errno::EINVAL)?;
+                frames.get(index as usize).copied()
+            }
+        };
+        let mfn = mfn.ok_or(Errno::EINVAL)?;
+        let domain = self.live(id).ok_or(Errno::ESRCH)?;
+        if domain.memory.get(&gfn).is_some_and(|slot| *slot != Slot::Shared(mfn)) {
+            return Err(Errno::EINVAL);
+        }
+        self.displace_frame(id, mfn);
+        let domain = self.live_mut(id).ok_or(Errno::ESRCH)?;
+        domain.memory.insert(gfn, Slot::Shared(mfn));
+        domain.placed.insert(mfn, gfn);
+        self.machine.remap(id, gfn, Some((mfn, Writable::Yes)));
+        Ok(())
+    }
+
+    /// Takes a shared frame out of a guest's memory.
+    pub(crate) fn displace_frame(&mut self, id: DomId, mfn: Mfn) {
+        let Some(domain) = self.domains.get_mut(&id) else { return };
+        if let Some(gfn) = domain.placed.remove(&mfn) {
+            domain.memory.remove(&gfn);
+            self.machine.remap(id, gfn, None);
         }
     }
 

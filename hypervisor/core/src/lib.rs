@@ -24,6 +24,7 @@
 //! | [`frame`] | every frame in use: owner, purpose, reference counts |
 //! | [`domain`] | a domain, how it comes and goes, its guest-physical memory |
 //! | [`grant`] | grant tables: map, unmap, copy, sizes, versions |
+//! | [`hypercall`] | from a hypercall's registers and structures to the operations above |
 //! | [`event`] | event channels: the ports, and the 2-level and FIFO ways to deliver |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -36,6 +37,7 @@ pub mod domain;
 pub mod event;
 pub mod frame;
 pub mod grant;
+pub mod hypercall;
 pub mod machine;
 
 pub use domain::{Departure, DomainConfig, DomainKind, Hypervisor};

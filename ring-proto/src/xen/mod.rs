@@ -6,6 +6,7 @@ mod errno;
 pub mod event_channel;
 pub mod grant_table;
 pub mod hypercall;
+pub mod shared_info;
 
 pub use errno::Errno;
 

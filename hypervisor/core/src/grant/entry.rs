@@ -2,14 +2,15 @@
 
 //! A grant entry in the page that the granter writes at any moment: judge it, pin it, unpin it.
 
-use ring_proto::xen::DomId;
 use ring_proto::xen::grant_table::{
     GTF_PERMIT_ACCESS, GTF_READING, GTF_READONLY, GTF_SUB_PAGE, GTF_TRANSITIVE, GTF_TYPE_MASK,
     GTF_WRITING, GrantError, STATUS_PER_PAGE, STATUS_SIZE, V1_PER_PAGE, V2_PER_PAGE,
 };
+use ring_proto::xen::{DomId, GrantRef};
 
+use super::table::Reserved;
 use super::{GrantTable, Version};
-use crate::machine::{Gfn, Machine, Mfn};
+use crate::machine::{Gfn, Machine, Mfn, PAGE_SIZE};
 
 /// Where an entry stands. Such a value exists only for a reference inside the table.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +34,7 @@ pub(crate) enum Purpose {
 /// Flags and domain of an entry, read as one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Header {
-    pub(crate) flags: u16,
+    flags: u16,
     domid: u16,
 }
 
@@ -42,14 +43,17 @@ impl Header {
         Self { flags: (word & 0xffff) as u16, domid: (word >> 16) as u16 }
     }
 
+    /// Whether the entry passes on what a third domain granted. Version 1 has no such entries.
+    pub(super) fn is_transitive(self, version: Version) -> bool {
+        version == Version::V2 && self.flags & GTF_TYPE_MASK == GTF_TRANSITIVE
+    }
+
     /// Whether the entry lets this domain do this.
     fn grants(self, version: Version, grantee: DomId, purpose: Purpose) -> bool {
         let kind = self.flags & GTF_TYPE_MASK;
         let right_kind = match purpose {
             Purpose::Map => kind == GTF_PERMIT_ACCESS && self.flags & GTF_SUB_PAGE == 0,
-            Purpose::Copy => {
-                kind == GTF_PERMIT_ACCESS || (version == Version::V2 && kind == GTF_TRANSITIVE)
-            }
+            Purpose::Copy => kind == GTF_PERMIT_ACCESS || self.is_transitive(version),
         };
         right_kind && self.domid == grantee.0
     }
@@ -75,7 +79,7 @@ impl Entry {
         Some(Self { version: table.version, at, status })
     }
 
-    pub(crate) fn header<M: Machine>(&self, machine: &M) -> Header {
+    fn header<M: Machine>(&self, machine: &M) -> Header {
         Header::from_word(machine.load(self.at.0, self.at.1))
     }
 
@@ -92,8 +96,71 @@ impl Entry {
         }
     }
 
-    /// Tells the granter that its entry is in use, if it grants what is asked. An entry that is `pinned` already was
-    /// judged then; only whether it may be written is asked anew.
+    /// The guest frame that it grants, and which of its bytes: the first, and the one after the last.
+    pub(super) fn part<M: Machine>(&self, machine: &M, header: Header) -> (Gfn, (u32, u32)) {
+        let (mfn, offset) = self.at;
+        let mut bounds = (0, PAGE_SIZE as u32);
+        if self.version == Version::V2 && header.flags & GTF_SUB_PAGE != 0 {
+            let word = machine.load(mfn, offset + 4);
+            bounds = (word & 0xffff, (word & 0xffff) + (word >> 16));
+        }
+        (self.gfn(machine), bounds)
+    }
+
+    /// The grant of a third domain that a transitive entry passes on.
+    pub(super) fn passes_on<M: Machine>(&self, machine: &M) -> (DomId, GrantRef) {
+        let (mfn, offset) = self.at;
+        let domid = machine.load(mfn, offset + 4) & 0xffff;
+        (DomId(domid as u16), GrantRef(machine.load(mfn, offset + 8)))
+    }
+
+    /// The entry as both versions can tell it.
+    pub(super) fn save<M: Machine>(&self, machine: &M) -> Reserved {
+        let mut header = machine.load(self.at.0, self.at.1);
+        if self.version == Version::V2 {
+            let (mfn, offset, bits) = self.status_word(Reserved::STATUS);
+            let shift = bits.trailing_zeros() - u32::from(Reserved::STATUS).trailing_zeros();
+            header |= (machine.load(mfn, offset) & bits) >> shift;
+        }
+        Reserved { header, frame: self.gfn(machine).0 }
+    }
+
+    /// Writes an entry into a table that was cleared.
+    pub(super) fn restore<M: Machine>(&self, machine: &M, entry: Reserved) {
+        let (mfn, offset) = self.at;
+        match self.version {
+            Version::V1 => machine.store(mfn, offset + 4, entry.frame as u32),
+            Version::V2 => {
+                machine.store(mfn, offset + 8, entry.frame as u32);
+                machine.store(mfn, offset + 12, (entry.frame >> 32) as u32);
+                self.clear_status(machine, Reserved::STATUS);
+                self.set_status(machine, entry.header as u16 & Reserved::STATUS);
+            }
+        }
+        let flags = match self.version {
+            Version::V1 => entry.header,
+            Version::V2 => entry.header & !u32::from(Reserved::STATUS),
+        };
+        machine.store(mfn, offset, flags);
+    }
+
+    /// Swaps two entries that are not in use.
+    pub(super) fn swap<M: Machine>(&self, other: &Self, machine: &M) {
+        let size = match self.version {
+            Version::V1 => 8,
+            Version::V2 => 16,
+        };
+        for offset in (0..size).step_by(4) {
+            let (here, there) =
+                ((self.at.0, self.at.1 + offset), (other.at.0, other.at.1 + offset));
+            let word = machine.load(here.0, here.1);
+            machine.store(here.0, here.1, machine.load(there.0, there.1));
+            machine.store(there.0, there.1, word);
+        }
+    }
+
+    /// Tells the granter that its entry is in use, if it grants what is asked, and returns what was judged. An entry
+    /// that is `pinned` already was judged then; only whether it may be written is asked anew.
     pub(crate) fn pin<M: Machine>(
         &self,
         machine: &M,
@@ -101,7 +168,7 @@ impl Entry {
         grantee: DomId,
         readonly: bool,
         purpose: Purpose,
-    ) -> Result<(), GrantError> {
+    ) -> Result<Header, GrantError> {
         let uses = if readonly { GTF_READING } else { GTF_READING | GTF_WRITING };
         let allows = |header: Header| {
             (pinned || header.grants(self.version, grantee, purpose))
@@ -120,16 +187,17 @@ impl Entry {
         machine: &M,
         uses: u16,
         allows: impl Fn(Header) -> bool,
-    ) -> Result<(), GrantError> {
+    ) -> Result<Header, GrantError> {
         const TRIES: u32 = 5;
         let (mfn, offset) = self.at;
         let mut word = machine.load(mfn, offset);
         for _ in 0..TRIES {
-            if !allows(Header::from_word(word)) {
+            let header = Header::from_word(word);
+            if !allows(header) {
                 return Err(GrantError::GeneralError);
             }
             match machine.compare_exchange(mfn, offset, word, word | u32::from(uses)) {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(header),
                 Err(now) => word = now,
             }
         }
@@ -145,13 +213,14 @@ impl Entry {
         uses: u16,
         pinned: bool,
         allows: impl Fn(Header) -> bool,
-    ) -> Result<(), GrantError> {
+    ) -> Result<Header, GrantError> {
         if !allows(self.header(machine)) {
             return Err(GrantError::GeneralError);
         }
         self.set_status(machine, uses);
-        if allows(self.header(machine)) {
-            return Ok(());
+        let header = self.header(machine);
+        if allows(header) {
+            return Ok(header);
         }
         // Reading is in use for as long as the entry is pinned by somebody.
         self.clear_status(machine, if pinned { GTF_WRITING } else { GTF_READING | GTF_WRITING });

@@ -8,12 +8,12 @@ use ring_proto::xen::grant_table::{GTF_READING, GTF_WRITING, GrantError};
 use ring_proto::xen::{DomId, GrantRef};
 
 use super::GrantTable;
-use super::active::{Active, Pins, Ways};
+use super::active::{Active, Pins};
 use super::entry::{Entry, Purpose};
 use super::maptrack::{Handle, Mapping};
 use crate::Hypervisor;
 use crate::domain::{DomainKind, Slot};
-use crate::machine::{Gfn, Machine, Mfn, PAGE_SIZE, Writable};
+use crate::machine::{Gfn, Machine, Mfn};
 
 /// A wish to map a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,87 +52,63 @@ impl<M: Machine> Hypervisor<M> {
     /// does not grant this to the caller, keeps changing, or is mapped too often, and for a place (`at`) that the kind
     /// of domain does not have or that is taken.
     pub fn map_grant(&mut self, caller: DomId, wish: MapGrant) -> Result<MappedGrant, GrantError> {
-        let local = self.live_mut(caller).ok_or(GrantError::BadDomain)?;
+        let local = self.live(caller).ok_or(GrantError::BadDomain)?;
         let suits_kind = match local.kind {
             DomainKind::Pvh => wish.at.is_some(),
             DomainKind::Process => wish.at.is_none(),
         };
-        // Xen would lose the frame that a PVH guest maps over; this refuses.
-        if !suits_kind || wish.at.is_some_and(|gfn| local.memory.contains_key(&gfn)) {
+        if !suits_kind {
             return Err(GrantError::GeneralError);
         }
-        if self.live(wish.granter).is_none() {
-            return Err(GrantError::BadDomain);
-        }
+        // Xen would lose the frame that a guest maps over; this refuses.
+        let is_taken = wish.at.is_some_and(|gfn| local.memory.contains_key(&gfn));
+        self.live(wish.granter).ok_or(GrantError::BadDomain)?;
         let local = self.live_mut(caller).ok_or(GrantError::BadDomain)?;
         let handle = local.grants.maptrack.free_handle().ok_or(GrantError::NoSpace)?;
 
-        let ways = Ways { host: wish.at.is_some(), device: wish.at.is_none() };
-        let (mfn, gfn) = self.pin_for_map(caller, wish, ways)?;
-
-        let writable = if wish.readonly { Writable::No } else { Writable::Yes };
-        if let Some(local) = self.domains.get_mut(&caller) {
-            let MapGrant { granter, gref, readonly, .. } = wish;
-            let mapping = Mapping { granter, gref, ways, readonly };
-            local.grants.maptrack.insert(handle, mapping);
-            if let Some(at) = wish.at {
-                local.memory.insert(at, Slot::Grant(mfn, writable));
-                self.machine.remap(caller, at, Some((mfn, writable)));
-            }
+        let MapGrant { granter, gref, readonly, at } = wish;
+        let (mfn, gfn) = self.pin_for_map(caller, wish)?;
+        let mapping = Mapping { granter, gref, readonly };
+        if is_taken {
+            self.unpin(&mapping);
+            return Err(GrantError::GeneralError);
         }
-        Ok(MappedGrant { handle, mfn, owner: wish.granter, gfn })
+        let local = self.live_mut(caller).ok_or(GrantError::BadDomain)?;
+        local.grants.maptrack.insert(handle, mapping);
+        if let Some(at) = at {
+            local.memory.insert(at, Slot::Grant(mfn, mapping.writable()));
+            self.machine.remap(caller, at, Some((mfn, mapping.writable())));
+        }
+        Ok(MappedGrant { handle, mfn, owner: granter, gfn })
     }
 
-    /// Judges and pins the entry, and takes a reference of its frame for each way.
-    fn pin_for_map(
-        &mut self,
-        caller: DomId,
-        wish: MapGrant,
-        ways: Ways,
-    ) -> Result<(Mfn, Gfn), GrantError> {
+    /// Judges and pins the entry, and takes a reference of its frame.
+    fn pin_for_map(&mut self, caller: DomId, wish: MapGrant) -> Result<(Mfn, Gfn), GrantError> {
         let MapGrant { gref: GrantRef(gref), readonly, .. } = wish;
         let granter = self.domains.get_mut(&wish.granter).ok_or(GrantError::BadDomain)?;
         let entry = Entry::find(&granter.grants, gref).ok_or(GrantError::BadGntref)?;
         let active = granter.grants.active.get(&gref);
         let pins = active.map_or(Pins::default(), |active| active.pins);
-        if active.is_some_and(|active| {
-            active.grantee != caller || active.sub_page || pins.is_full(ways, readonly)
-        }) {
+        if active.is_some_and(|active| active.grantee != caller || pins.is_full(readonly)) {
             return Err(GrantError::GeneralError);
         }
         if !pins.any() || (!readonly && !pins.any_write()) {
             entry.pin(&self.machine, pins.any(), caller, readonly, Purpose::Map)?;
         }
-        let (mfn, gfn) = match active {
-            Some(active) => (active.mfn, active.gfn),
+        let (frame, gfn) = match active {
+            Some(active) => (Some(active.mfn), active.gfn),
             None => {
                 let gfn = entry.gfn(&self.machine);
-                let Some(mfn) = granter.own(gfn) else {
-                    reduce_status(&self.machine, &granter.grants, gref, readonly);
-                    return Err(GrantError::BadPage);
-                };
-                (mfn, gfn)
+                (granter.own(gfn), gfn)
             }
         };
-        for taken in 0..ways.count() {
-            if !self.frames.hold(mfn, !readonly) {
-                reduce_status(&self.machine, &granter.grants, gref, readonly);
-                for _ in 0..taken {
-                    self.release(mfn, !readonly);
-                }
-                return Err(GrantError::GeneralError);
-            }
-        }
-        let active = granter.grants.active.entry(gref).or_insert(Active {
-            pins,
-            grantee: caller,
-            mfn,
-            gfn,
-            start: 0,
-            length: PAGE_SIZE as u16,
-            sub_page: false,
-        });
-        active.pins.add(ways, readonly);
+        let held = frame.filter(|mfn| self.frames.hold(*mfn, !readonly));
+        let Some(mfn) = held else {
+            reduce_status(&self.machine, &granter.grants, gref, readonly);
+            return Err(GrantError::BadPage);
+        };
+        let new = Active { pins, grantee: caller, mfn, gfn };
+        granter.grants.active.entry(gref).or_insert(new).pins.add(readonly);
         Ok((mfn, gfn))
     }
 
@@ -141,34 +117,37 @@ impl<M: Machine> Hypervisor<M> {
     ///
     /// # Errors
     ///
-    /// `BadHandle` for a handle that names nothing; `GeneralError` if another frame, or none, is mapped `at`.
+    /// `BadHandle` for a handle that names nothing; `GeneralError` if another frame, or none, is mapped `at`,
+    /// or with another access.
     pub fn unmap_grant(
         &mut self,
         caller: DomId,
         handle: Handle,
         at: Option<Gfn>,
     ) -> Result<Mfn, GrantError> {
+        let mfn = self.mapped_frame(caller, handle).ok_or(GrantError::BadHandle)?;
         let local = self.live_mut(caller).ok_or(GrantError::BadDomain)?;
         let mapping = *local.grants.maptrack.get(handle).ok_or(GrantError::BadHandle)?;
-        let granter = self.domains.get(&mapping.granter).ok_or(GrantError::BadHandle)?;
-        let active = granter.grants.active.get(&mapping.gref.0).ok_or(GrantError::BadHandle)?;
-        let mfn = active.mfn;
-        if let Some(at) = at {
-            let local = self.live_mut(caller).ok_or(GrantError::BadDomain)?;
-            match local.memory.get(&at) {
-                Some(Slot::Grant(there, _)) if *there == mfn && mapping.ways.host => {}
-                _ => return Err(GrantError::GeneralError),
+        match at {
+            // Xen asks only for the frame, and so would let a writable mapping outlive its right to write.
+            Some(at) if local.memory.get(&at) == Some(&Slot::Grant(mfn, mapping.writable())) => {
+                local.memory.remove(&at);
+                self.machine.remap(caller, at, None);
             }
-            local.memory.remove(&at);
-            self.machine.remap(caller, at, None);
-        } else if mapping.ways.host {
-            return Err(GrantError::GeneralError);
+            None if local.kind == DomainKind::Process => {}
+            _ => return Err(GrantError::GeneralError),
         }
-        if let Some(local) = self.live_mut(caller) {
-            local.grants.maptrack.remove(handle, mapping.ways);
-        }
+        let local = self.live_mut(caller).ok_or(GrantError::BadDomain)?;
+        local.grants.maptrack.remove(handle);
         self.unpin(&mapping);
         Ok(mfn)
+    }
+
+    /// The frame that a handle of a domain stands for.
+    pub fn mapped_frame(&self, id: DomId, handle: Handle) -> Option<Mfn> {
+        let mapping = self.live(id)?.grants.maptrack.get(handle)?;
+        let granter = self.domains.get(&mapping.granter)?;
+        granter.grants.active.get(&mapping.gref.0).map(|active| active.mfn)
     }
 
     /// Ends a mapping's use of its grant.
@@ -177,14 +156,12 @@ impl<M: Machine> Hypervisor<M> {
         let gref = mapping.gref.0;
         let Some(active) = granter.grants.active.get_mut(&gref) else { return };
         let mfn = active.mfn;
-        active.pins.remove(mapping.ways, mapping.readonly);
+        active.pins.remove(mapping.readonly);
         if !active.pins.any() {
             granter.grants.active.remove(&gref);
         }
         reduce_status(&self.machine, &granter.grants, gref, mapping.readonly);
-        for _ in 0..mapping.ways.count() {
-            self.release(mfn, !mapping.readonly);
-        }
+        self.release(mfn, !mapping.readonly);
     }
 
     /// Drops all that a dying domain has mapped. Tells whose grants these were.
@@ -211,7 +188,12 @@ impl<M: Machine> Hypervisor<M> {
 }
 
 /// After a use ended: clears those flags of the entry that no other use needs.
-fn reduce_status<M: Machine>(machine: &M, table: &GrantTable, gref: u32, readonly: bool) {
+pub(super) fn reduce_status<M: Machine>(
+    machine: &M,
+    table: &GrantTable,
+    gref: u32,
+    readonly: bool,
+) {
     let Some(entry) = Entry::find(table, gref) else { return };
     let pins = table.active.get(&gref).map_or(Pins::default(), |active| active.pins);
     let mut bits = 0;
@@ -229,6 +211,7 @@ mod tests {
     use ring_proto::xen::grant_table::{GTF_PERMIT_ACCESS, GTF_READONLY, GTF_SUB_PAGE};
 
     use super::*;
+    use crate::machine::Writable;
     use crate::ram::{A, B, C, Ram, domains, flags_v1, grant_v1, processes};
 
     fn wish(granter: DomId, gref: GrantRef, readonly: bool) -> MapGrant {

@@ -6,7 +6,7 @@ use alloc::collections::BTreeMap;
 
 use ring_proto::xen::{DomId, GrantRef};
 
-use super::active::Ways;
+use crate::machine::Writable;
 
 /// Names a mapping of the domain that made it (`grant_handle_t`). From a guest it is an allegation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,9 +18,13 @@ pub(crate) struct Mapping {
     /// The domain that granted.
     pub(crate) granter: DomId,
     pub(crate) gref: GrantRef,
-    /// The ways that are not yet unmapped.
-    pub(crate) ways: Ways,
     pub(crate) readonly: bool,
+}
+
+impl Mapping {
+    pub(crate) fn writable(&self) -> Writable {
+        if self.readonly { Writable::No } else { Writable::Yes }
+    }
 }
 
 /// The mappings of a domain.
@@ -57,13 +61,8 @@ impl Maptrack {
         self.mappings.get(&handle.0)
     }
 
-    /// Takes ways off a mapping, and with the last way the mapping.
-    pub(crate) fn remove(&mut self, handle: Handle, ways: Ways) {
-        let Some(mapping) = self.mappings.get_mut(&handle.0) else { return };
-        mapping.ways.host &= !ways.host;
-        mapping.ways.device &= !ways.device;
-        if !mapping.ways.any() {
-            self.mappings.remove(&handle.0);
+    pub(crate) fn remove(&mut self, handle: Handle) {
+        if self.mappings.remove(&handle.0).is_some() {
             self.lowest_free = self.lowest_free.min(handle.0);
         }
     }
