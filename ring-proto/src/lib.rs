@@ -22,6 +22,7 @@
 //! | [`shared`] | access to memory that a peer may write at any time |
 //! | [`ring`] | request/response rings, front and back end |
 //! | [`blkif`] | block requests and responses, and which are legal |
+//! | [`netif`] | network packets as chains of slots, and the control ring |
 //! | [`stream`] | byte streams through shared memory, the flexible ring among them |
 //! | [`console`] | the page of a domain's console |
 //! | [`vchan`] | libxenvchan's channel between two domains |
@@ -36,6 +37,7 @@ extern crate std;
 
 pub mod blkif;
 pub mod console;
+pub mod netif;
 pub mod ring;
 pub mod shared;
 pub mod stream;
