@@ -28,7 +28,7 @@
 //! | [`vchan`] | libxenvchan's channel between two domains |
 //! | [`xen`] | domain ids, grant references, ports, error numbers, the structures of grants and event channels |
 //! | [`xenstore`] | the store's messages, paths and permissions |
-//! | [`xenbus`] | the handshake: states, the keys of `vbd`, and what both ends make of them |
+//! | [`xenbus`] | the handshake: states, the keys of `vbd` and `vif`, and what both ends make of them |
 #![no_std]
 #![deny(unsafe_code)]
 

@@ -18,6 +18,12 @@ pub enum Kind {
         /// The largest legal number.
         max: u64,
     },
+    /// A grant reference, in decimal: 0 is the hypervisor's.
+    GrantRef,
+    /// An event channel, in decimal: 0 is never used, and a domain has at most 2^17 (`EVTCHN_FIFO_NR_CHANNELS`).
+    Port,
+    /// A domain, in decimal: not a reserved id.
+    DomId,
     /// One of these words.
     Word(&'static [&'static str]),
     /// Text of this form.
@@ -29,18 +35,15 @@ impl Kind {
     pub const U32: Self = Self::Number { min: 0, max: u32::MAX as u64 };
     /// Any number of 64 bits.
     pub const U64: Self = Self::Number { min: 0, max: u64::MAX };
-    /// A grant reference: 0 is the hypervisor's.
-    pub const GRANT_REF: Self = Self::Number { min: 1, max: u32::MAX as u64 };
-    /// An event channel: 0 is never used, and a domain has at most 2^17 (`EVTCHN_FIFO_NR_CHANNELS`).
-    pub const PORT: Self = Self::Number { min: 1, max: (1 << 17) - 1 };
-    /// Any domain but the reserved ids.
-    pub const DOMID: Self = Self::Number { min: 0, max: DomId::FIRST_RESERVED.0 as u64 - 1 };
 
     /// The smallest and the largest number.
     const fn bounds(&self) -> (u64, u64) {
         match *self {
             Self::Number { min, max } => (min, max),
             Self::Flag => (0, 1),
+            Self::GrantRef => (1, u32::MAX as u64),
+            Self::Port => (1, (1 << 17) - 1),
+            Self::DomId => (0, DomId::FIRST_RESERVED.0 as u64 - 1),
             Self::Word(_) | Self::Text(_) => (0, u64::MAX),
         }
     }
@@ -52,9 +55,9 @@ impl fmt::Display for Kind {
             Self::Flag => f.write_str("0 or 1"),
             Self::U32 => f.write_str("number, 32 bits"),
             Self::U64 => f.write_str("number, 64 bits"),
-            Self::GRANT_REF => f.write_str("grant reference"),
-            Self::PORT => f.write_str("event channel"),
-            Self::DOMID => f.write_str("domain"),
+            Self::GrantRef => f.write_str("grant reference"),
+            Self::Port => f.write_str("event channel"),
+            Self::DomId => f.write_str("domain"),
             Self::Number { min, max } if max == u64::from(u32::MAX) => {
                 write!(f, "number, 32 bits, from {min}")
             }
@@ -306,6 +309,34 @@ impl Key {
         }
     }
 
+    /// Reads text of the key's form; `parse` says what it means, or that it is not of that form.
+    pub(super) fn parse<D: ReadDirectory, T>(
+        &self,
+        directory: &mut D,
+        parse: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, Error<D::Error>> {
+        let path = self.path();
+        let mut buffer = [0; VALUE_LEN];
+        let Some(Found { text, len }) = read_bytes(directory, &path, &mut buffer)? else {
+            return match self.absent {
+                Absent::Error => {
+                    Err(KeyError { path, value: None, reason: Reason::Missing }.into())
+                }
+                _ => Ok(None),
+            };
+        };
+        let reason = match (self.kind, len > VALUE_LEN) {
+            (_, true) => Reason::TooLong(VALUE_LEN),
+            (Kind::Text(form), false) => Reason::Malformed(form),
+            (_, false) => Reason::Malformed("text"),
+        };
+        let parsed = if len > VALUE_LEN { None } else { parse(text) };
+        match parsed {
+            Some(parsed) => Ok(Some(parsed)),
+            None => Err(KeyError { path, value: Some(Value::of(text, len)), reason }.into()),
+        }
+    }
+
     /// Checks that `number`, which is to stand at `path`, is of the key's kind.
     pub(super) fn check(&self, path: &KeyPath, number: u64) -> Result<(), KeyError> {
         let (min, max) = self.kind.bounds();
@@ -365,7 +396,7 @@ pub(super) fn read_number<D: ReadDirectory>(
 }
 
 /// Parses digits and nothing else. The outer `None` means that it is no number, the inner that it has over 64 bits.
-fn parse_number(text: &[u8]) -> Option<Option<u64>> {
+pub(super) fn parse_number(text: &[u8]) -> Option<Option<u64>> {
     if text.is_empty() {
         return None;
     }

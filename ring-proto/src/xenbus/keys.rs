@@ -9,7 +9,7 @@ keys! {
         "how far its owner is";
     FRONTEND = Backend "frontend", Kind::Text("path"), by Toolstack, absent Absent::Error, Linux:
         "the frontend's directory";
-    FRONTEND_ID = Backend "frontend-id", Kind::DOMID, by Toolstack, absent Absent::Error, Linux:
+    FRONTEND_ID = Backend "frontend-id", Kind::DomId, by Toolstack, absent Absent::Error, Linux:
         "the frontend's domain";
     ONLINE = Backend "online", Kind::Flag, by Toolstack, absent Absent::Number(0), Linux:
         "0: the device is being unplugged, so whoever closes it does not come back";
@@ -18,6 +18,6 @@ keys! {
         "what became of the hotplug script";
     BACKEND = Frontend "backend", Kind::Text("path"), by Toolstack, absent Absent::Error, Linux:
         "the backend's directory";
-    BACKEND_ID = Frontend "backend-id", Kind::DOMID, by Toolstack, absent Absent::Error, Linux:
+    BACKEND_ID = Frontend "backend-id", Kind::DomId, by Toolstack, absent Absent::Error, Linux:
         "the backend's domain";
 }

@@ -25,6 +25,7 @@
 //! | [`key`] | how a key is described, and how its value is read and checked |
 //! | [`keys`] | the keys that every device has |
 //! | [`vbd`] | every key of a virtual block device, and what both ends make of them |
+//! | [`vif`] | the same of a virtual network interface |
 //!
 //! Nothing here waits, watches or stores: a driver or daemon reads the two states, asks [`handshake`] for the next
 //! step, does the work, writes its state and says so.
@@ -35,9 +36,12 @@ pub mod key;
 pub mod keys;
 pub mod state;
 pub mod vbd;
+pub mod vif;
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod tests;
 
 pub use directory::{Error, KeyError, KeyPath, ReadDirectory, Reason, WriteDirectory};
 pub use handshake::{Backend, BackendWork, Frontend, FrontendWork, PeerError, Step};

@@ -91,11 +91,11 @@ keys! {
         "pages of each ring, as a power of two";
     NUM_RING_PAGES = Frontend "num-ring-pages", Kind::U32, by Driver, absent Absent::Number(1), Xen:
         "deprecated; `ring-page-order` says it, and this one is neither written nor read";
-    RING_REF = Frontend queue "ring-ref", Kind::GRANT_REF, by Driver, absent Absent::Error, Xen:
+    RING_REF = Frontend queue "ring-ref", Kind::GrantRef, by Driver, absent Absent::Error, Xen:
         "the page of a ring that has only one";
-    RING_REF_N = Frontend queue "ring-ref%u", Kind::GRANT_REF, by Driver, absent Absent::Error, Xen:
+    RING_REF_N = Frontend queue "ring-ref%u", Kind::GrantRef, by Driver, absent Absent::Error, Xen:
         "each page of a ring that has several";
-    EVENT_CHANNEL = Frontend queue "event-channel", Kind::PORT, by Driver, absent Absent::Error, Xen:
+    EVENT_CHANNEL = Frontend queue "event-channel", Kind::Port, by Driver, absent Absent::Error, Xen:
         "the doorbell of a queue";
     PROTOCOL = Frontend "protocol", Kind::Word(ABIS), by Driver, absent Absent::As("the backend's own"), Xen:
         "which machine's layout the requests have";

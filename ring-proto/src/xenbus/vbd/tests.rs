@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT OR Apache-2.0
 
-use core::fmt::Debug;
 use std::format;
 use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::super::fake::Fake;
-use super::super::{Error, KeyError, Reason};
+use super::super::fake::{every_bad_value, refused, Fake};
+use super::super::Reason;
 use super::*;
 use crate::blkif::Abi;
 use crate::xen::{GrantRef, Port};
@@ -23,41 +22,6 @@ const OFFER: BackendFeatures = BackendFeatures {
 
 const SETTINGS: FrontendSettings =
     FrontendSettings { queues: 1, ring_page_order: 0, persistent: true, abi: Abi::X86_64 };
-
-/// The error that `result` has to be.
-fn refused<T: Debug, E: Debug>(result: Result<T, Error<E>>) -> KeyError {
-    match result {
-        Err(Error::Key(error)) => error,
-        other => panic!("{other:?} instead of a refused key"),
-    }
-}
-
-/// Takes away the key and gives it each bad value: every time the error has to name it.
-fn every_bad_value<T: Debug>(
-    directory: &Fake,
-    key: &str,
-    missing_is_bad: bool,
-    bad: &[&str],
-    read: impl Fn(&mut Fake) -> Result<T, Error<core::convert::Infallible>>,
-) {
-    read(&mut directory.clone()).expect("the directory is legal");
-    let mut without = directory.clone();
-    without.0.remove(key);
-    if missing_is_bad {
-        let error = refused(read(&mut without));
-        assert_eq!((error.path.as_str(), error.reason), (key, Reason::Missing));
-    } else {
-        read(&mut without).expect("the key has a default");
-    }
-    let long = "1".repeat(2000);
-    let never = ["", "-1", " 1", "1 ", "1\n", "0x1", "one", "1.0", "\u{1f4be}", long.as_str()];
-    for bad in bad.iter().chain(&never) {
-        let error = refused(read(&mut directory.with(key, bad.as_bytes())));
-        assert_eq!(error.path.as_str(), key, "{bad:?}");
-        assert!(format!("{error}").contains(key), "{error}");
-    }
-    refused(read(&mut directory.with(key, b"\xff\x00\xfe")));
-}
 
 /// What Linux's xen-blkback writes before `InitWait`, and before `Connected`.
 fn stock_backend(connected: bool) -> Fake {
