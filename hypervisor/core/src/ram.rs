@@ -168,3 +168,34 @@ pub(crate) fn flags_v1(hypervisor: &Hypervisor<Ram>, owner: DomId, gref: u32) ->
     let table = hypervisor.domains[&owner].grants.shared[(gref / 512) as usize];
     hypervisor.machine.load(table, (gref % 512 * 8) as usize) as u16
 }
+
+/// As `owner`, writes an entry of version 2: the header last, as a guest does.
+pub(crate) fn write_v2(hypervisor: &Hypervisor<Ram>, owner: DomId, gref: u32, words: [u32; 4]) {
+    let table = hypervisor.domains[&owner].grants.shared[(gref / 256) as usize];
+    let offset = (gref % 256 * 16) as usize;
+    for index in [1, 2, 3, 0] {
+        hypervisor.machine.store(table, offset + index * 4, words[index]);
+    }
+}
+
+/// As `owner`, grants a frame in an entry of version 2.
+pub(crate) fn grant_v2(
+    hypervisor: &Hypervisor<Ram>,
+    owner: DomId,
+    gref: u32,
+    to: DomId,
+    gfn: u32,
+    flags: u16,
+) -> GrantRef {
+    let header = u32::from(GTF_PERMIT_ACCESS | flags) | u32::from(to.0) << 16;
+    write_v2(hypervisor, owner, gref, [header, 0, gfn, 0]);
+    GrantRef(gref)
+}
+
+/// As `owner`, reads the status of an entry of version 2.
+pub(crate) fn status_v2(hypervisor: &Hypervisor<Ram>, owner: DomId, gref: u32) -> u16 {
+    let page = hypervisor.domains[&owner].grants.status[(gref / 2048) as usize];
+    let offset = (gref % 2048 * 2) as usize;
+    u16::from(hypervisor.machine.byte(page, offset))
+        | u16::from(hypervisor.machine.byte(page, offset + 1)) << 8
+}

@@ -76,6 +76,20 @@ impl EventChannels {
         interrupt.then_some(vcpu)
     }
 
+    /// Unmasks a port. Returns the virtual CPU to interrupt, if an event waited.
+    fn unmask<M: Machine>(&mut self, machine: &mut M, id: DomId, port: Port) -> Option<u32> {
+        let vcpu = self.channels.get(&port)?.vcpu;
+        match &self.delivery {
+            Delivery::Embedder => None,
+            Delivery::TwoLevel => {
+                let (page, info) = (self.shared_info?, self.vcpu_info(vcpu)?);
+                two_level::unmask(machine, page, port, info).then_some(vcpu)
+            }
+            Delivery::Fifo(fifo) if fifo.unmask(machine, port) => self.deliver(machine, id, port),
+            Delivery::Fifo(_) => None,
+        }
+    }
+
     /// Forgets an event of a port that is closed.
     pub(super) fn clear_pending<M: Machine>(&self, machine: &M, port: Port) {
         match (&self.delivery, self.shared_info) {
@@ -102,28 +116,17 @@ impl<M: Machine> Hypervisor<M> {
     ///
     /// `EINVAL` for a port that the domain does not have.
     pub fn unmask(&mut self, caller: DomId, port: Port) -> Result<(), Errno> {
-        let domain = self.live(caller).ok_or(Errno::ESRCH)?;
+        let domain =
+            self.domains.get_mut(&caller).filter(|domain| !domain.dying).ok_or(Errno::ESRCH)?;
         domain.events.check(port)?;
-        let Some(channel) = domain.events.channels.get(&port) else { return Ok(()) };
-        let (vcpu, events) = (channel.vcpu, &domain.events);
-        match (&events.delivery, events.shared_info, events.vcpu_info(vcpu)) {
-            (Delivery::TwoLevel, Some(page), Some(info)) => {
-                if two_level::unmask(&self.machine, page, port, info) {
-                    self.machine.upcall(caller, vcpu);
-                }
-            }
-            (Delivery::Fifo(fifo), _, _) => {
-                if fifo.unmask(&self.machine, port) {
-                    self.set_pending(caller, port);
-                }
-            }
-            _ => {}
+        if let Some(vcpu) = domain.events.unmask(&mut self.machine, caller, port) {
+            self.machine.upcall(caller, vcpu);
         }
         Ok(())
     }
 
     /// Gives a virtual CPU of the caller its control block, and makes the caller use queues from now on
-    /// (`EVTCHNOP_init_control`). Returns the frame, which is held until the queues are given up.
+    /// (`EVTCHNOP_init_control`). The frame is held until the queues are given up.
     ///
     /// # Errors
     ///
@@ -244,5 +247,273 @@ impl<M: Machine> Hypervisor<M> {
         for mfn in held {
             self.release(mfn, true);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::collections::BTreeMap;
+
+    use ring_proto::xen::event_channel::{FIFO_LINK_MASK, FIFO_LINKED, FIFO_MASKED, FIFO_PENDING};
+    use ring_proto::xen::shared_info::{EVTCHN_MASK, EVTCHN_PENDING, EVTCHN_PENDING_SEL};
+
+    use super::*;
+    use crate::ram::{A, B, Ram, domains, processes};
+    use crate::{DomainConfig, DomainKind};
+
+    /// Two guests, of which the first has two virtual CPUs, and a channel between them: (of the first, of the second).
+    fn guests() -> (Hypervisor<Ram>, Port, Port) {
+        let mut hv = Hypervisor::new(Ram::new(1000));
+        let config =
+            DomainConfig { vcpus: 2, max_port: 5000, ..DomainConfig::new(DomainKind::Pvh, 8) };
+        hv.create_domain(A, &config).unwrap();
+        hv.create_domain(B, &DomainConfig::new(DomainKind::Pvh, 8)).unwrap();
+        let near = hv.alloc_unbound(A, DomId::SELF, B).unwrap();
+        let far = hv.bind_interdomain(B, A, near).unwrap();
+        hv.machine_mut().upcalls.clear();
+        (hv, near, far)
+    }
+
+    fn shared(hv: &Hypervisor<Ram>) -> Mfn {
+        hv.domains[&A].events.shared_info.unwrap()
+    }
+
+    /// As the first guest, sees to all events of a virtual CPU. Returns the ports that had one.
+    fn take_events(hv: &mut Hypervisor<Ram>, vcpu: usize) -> Vec<u32> {
+        let page = shared(hv);
+        let info = vcpu * VCPU_INFO_SIZE;
+        let mut ports = Vec::new();
+        hv.machine().fetch_and(page, info + EVTCHN_UPCALL_PENDING, !0xff);
+        for half in 0..2 {
+            let select = hv.machine().fetch_and(page, info + EVTCHN_PENDING_SEL + half * 4, 0);
+            for word in (0..32).filter(|bit| select & 1 << bit != 0) {
+                for offset in [word * 8 + half * 256, word * 8 + half * 256 + 4] {
+                    let mask = !hv.machine().load(page, EVTCHN_MASK + offset);
+                    let kept = !mask;
+                    let bits = hv.machine().fetch_and(page, EVTCHN_PENDING + offset, kept) & mask;
+                    let first = offset as u32 * 8;
+                    ports.extend((0..32).filter(|bit| bits & 1 << bit != 0).map(|bit| first + bit));
+                }
+            }
+        }
+        ports
+    }
+
+    #[test]
+    fn two_levels_of_bits() {
+        let (mut hv, near, far) = guests();
+        hv.send(B, far).unwrap();
+        hv.send(B, far).unwrap();
+        assert_eq!(hv.machine().upcalls, [(A, 0)], "told once");
+        assert_eq!(take_events(&mut hv, 0), [near.0]);
+        hv.send(B, far).unwrap();
+        assert_eq!(hv.machine().upcalls, [(A, 0), (A, 0)]);
+        assert_eq!(take_events(&mut hv, 0), [near.0]);
+
+        // Masked: no upcall before it is unmasked.
+        let (page, bit) = (shared(&hv), 1 << near.0);
+        hv.machine().fetch_or(page, EVTCHN_MASK, bit);
+        hv.send(B, far).unwrap();
+        assert_eq!(hv.machine().upcalls.len(), 2);
+        assert_eq!(take_events(&mut hv, 0), []);
+        hv.unmask(A, near).unwrap();
+        assert_eq!(hv.machine().upcalls.len(), 3);
+        assert_eq!(take_events(&mut hv, 0), [near.0]);
+        hv.unmask(A, near).unwrap();
+        assert_eq!(hv.machine().upcalls.len(), 3, "nothing waited");
+
+        hv.bind_vcpu(A, near, 1).unwrap();
+        hv.send(B, far).unwrap();
+        assert_eq!(hv.machine().upcalls[3..], [(A, 1)]);
+        assert_eq!(take_events(&mut hv, 1), [near.0]);
+    }
+
+    #[test]
+    fn the_last_port_of_two_levels() {
+        let (mut hv, ..) = guests();
+        for port in 2..4096 {
+            assert_eq!(hv.bind_ipi(A, port % 2), Ok(Port(port)));
+        }
+        assert_eq!(hv.bind_ipi(A, 0), Err(Errno::ENOSPC), "the bits end here");
+        for port in [63, 64, 2047, 2048, 4095] {
+            hv.send(A, Port(port)).unwrap();
+            assert_eq!(take_events(&mut hv, port as usize % 2), [port]);
+        }
+        // A port that is closed with an event begins anew without.
+        hv.send(A, Port(4095)).unwrap();
+        hv.close(A, Port(4095)).unwrap();
+        assert_eq!(hv.bind_ipi(A, 1), Ok(Port(4095)));
+        assert_eq!(take_events(&mut hv, 1), []);
+    }
+
+    /// The first guest's side of the queues, as a kernel has it.
+    struct Queues {
+        heads: BTreeMap<(u32, u32), u32>,
+    }
+
+    impl Queues {
+        /// Event words are in frame 0, control blocks in frame 1.
+        fn start(hv: &mut Hypervisor<Ram>) -> Self {
+            hv.init_control(A, 0, Gfn(1), 0).unwrap();
+            hv.init_control(A, 1, Gfn(1), 128).unwrap();
+            hv.expand_array(A, Gfn(0)).unwrap();
+            Self { heads: BTreeMap::new() }
+        }
+
+        fn word(hv: &Hypervisor<Ram>, port: u32) -> (Mfn, usize) {
+            (hv.frame_at(A, Gfn(0)).unwrap(), port as usize * 4)
+        }
+
+        fn take(&mut self, hv: &mut Hypervisor<Ram>, vcpu: u32) -> Vec<u32> {
+            let block = hv.frame_at(A, Gfn(1)).unwrap();
+            let at = vcpu as usize * 128;
+            let machine = hv.machine();
+            machine.fetch_and(shared(hv), vcpu as usize * VCPU_INFO_SIZE, !0xff);
+            let mut ports = Vec::new();
+            loop {
+                let ready = machine.load(block, at);
+                if ready == 0 {
+                    return ports;
+                }
+                let queue = ready.trailing_zeros();
+                let head = self.heads.entry((vcpu, queue)).or_default();
+                if *head == 0 {
+                    *head = machine.load(block, at + 8 + queue as usize * 4);
+                }
+                let port = *head;
+                let (mfn, at_word) = Self::word(hv, port);
+                let old = machine.fetch_and(mfn, at_word, !(FIFO_LINKED | FIFO_LINK_MASK));
+                *head = old & FIFO_LINK_MASK;
+                if *head == 0 {
+                    machine.fetch_and(block, at, !(1 << queue));
+                }
+                if old & FIFO_PENDING != 0 && old & FIFO_MASKED == 0 {
+                    machine.fetch_and(mfn, at_word, !FIFO_PENDING);
+                    ports.push(port);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn queues_keep_the_order_and_go_by_priority() {
+        let (mut hv, near, far) = guests();
+        hv.send(B, far).unwrap();
+        let mut queues = Queues::start(&mut hv);
+        assert_eq!(queues.take(&mut hv, 0), [near.0], "pending before the queues were there");
+
+        let ports: Vec<Port> = (0..5).map(|_| hv.bind_ipi(A, 0).unwrap()).collect();
+        hv.machine_mut().upcalls.clear();
+        for index in [3, 0, 4, 1, 3] {
+            hv.send(A, ports[index]).unwrap();
+        }
+        assert_eq!(hv.machine().upcalls, [(A, 0)]);
+        let order: Vec<u32> = [3, 0, 4, 1].map(|index: usize| ports[index].0).into();
+        assert_eq!(queues.take(&mut hv, 0), order);
+
+        hv.set_priority(A, ports[2], 0).unwrap();
+        hv.set_priority(A, ports[1], 15).unwrap();
+        for port in &ports {
+            hv.send(A, *port).unwrap();
+        }
+        let order: Vec<u32> = [2, 0, 3, 4, 1].map(|index: usize| ports[index].0).into();
+        assert_eq!(queues.take(&mut hv, 0), order);
+        assert_eq!(queues.take(&mut hv, 0), []);
+    }
+
+    #[test]
+    fn masked_ports_are_not_queued() {
+        let (mut hv, near, far) = guests();
+        let mut queues = Queues::start(&mut hv);
+        queues.take(&mut hv, 0);
+        let (mfn, at) = Queues::word(&hv, near.0);
+        hv.machine().fetch_or(mfn, at, FIFO_MASKED);
+        hv.machine_mut().upcalls.clear();
+        hv.send(B, far).unwrap();
+        assert_eq!(hv.machine().upcalls, []);
+        assert_eq!(hv.machine().load(mfn, at), FIFO_MASKED | FIFO_PENDING);
+        hv.unmask(A, near).unwrap();
+        assert_eq!(hv.machine().upcalls, [(A, 0)]);
+        assert_eq!(queues.take(&mut hv, 0), [near.0]);
+        // Moved to another virtual CPU and priority while it is the tail.
+        hv.send(B, far).unwrap();
+        assert_eq!(queues.take(&mut hv, 0), [near.0]);
+        hv.bind_vcpu(A, near, 1).unwrap();
+        hv.set_priority(A, near, 3).unwrap();
+        hv.send(B, far).unwrap();
+        let ipi = hv.bind_ipi(A, 0).unwrap();
+        hv.send(A, ipi).unwrap();
+        assert_eq!(queues.take(&mut hv, 0), [ipi.0]);
+        assert_eq!(queues.take(&mut hv, 1), [near.0]);
+    }
+
+    #[test]
+    fn a_port_in_a_queue_is_not_used_anew() {
+        let (mut hv, near, far) = guests();
+        let mut queues = Queues::start(&mut hv);
+        queues.take(&mut hv, 0);
+        hv.send(B, far).unwrap();
+        hv.close(A, near).unwrap();
+        assert_eq!(hv.bind_ipi(A, 0), Ok(Port(near.0 + 1)));
+        assert_eq!(queues.take(&mut hv, 0), [], "closed");
+        assert_eq!(hv.bind_ipi(A, 0), Ok(near));
+    }
+
+    #[test]
+    fn queues_have_more_ports_and_end_with_a_reset() {
+        let (mut hv, ..) = guests();
+        let words = hv.frame_at(A, Gfn(0)).unwrap();
+        assert_eq!(hv.expand_array(A, Gfn(0)), Err(Errno::EOPNOTSUPP));
+        Queues::start(&mut hv);
+        assert_eq!(hv.frames().get(words).unwrap().references(), 2);
+        for port in 2..=5000 {
+            assert_eq!(hv.bind_ipi(A, 0), Ok(Port(port)));
+        }
+        assert_eq!(hv.bind_ipi(A, 0), Err(Errno::ENOSPC));
+        hv.machine_mut().upcalls.clear();
+        hv.send(A, Port(1024)).unwrap();
+        assert_eq!(hv.machine().upcalls, [], "there is no word for it yet");
+        hv.expand_array(A, Gfn(2)).unwrap();
+        assert_eq!(hv.machine().upcalls, [(A, 0)]);
+        let second = hv.frame_at(A, Gfn(2)).unwrap();
+        assert_eq!(hv.machine().load(second, 0) & FIFO_PENDING, FIFO_PENDING);
+
+        assert_eq!(hv.reset_events(A, DomId::SELF), Ok([(B, Port(1))].into()));
+        assert_eq!(hv.frames().get(words).unwrap().references(), 1);
+        assert_eq!(hv.set_priority(A, Port(1), 0), Err(Errno::ENOSYS));
+        assert_eq!(hv.init_control(A, 0, Gfn(1), 0), Ok(()));
+        hv.destroy_domain(A).unwrap();
+        hv.destroy_domain(B).unwrap();
+        assert_eq!(hv.machine().used(), 0);
+    }
+
+    #[test]
+    fn refusals_of_queues() {
+        let (mut hv, near, _) = guests();
+        assert_eq!(hv.init_control(A, 2, Gfn(1), 0), Err(Errno::ENOENT));
+        assert_eq!(hv.init_control(A, 0, Gfn(1), 4), Err(Errno::EINVAL));
+        assert_eq!(hv.init_control(A, 0, Gfn(1), 4032), Err(Errno::EINVAL));
+        assert_eq!(hv.init_control(A, 0, Gfn(8), 0), Err(Errno::EINVAL));
+        assert_eq!(hv.set_priority(A, near, 0), Err(Errno::ENOSYS));
+        assert_eq!(hv.init_control(A, 0, Gfn(1), 4024), Ok(()));
+        assert_eq!(hv.init_control(A, 0, Gfn(2), 0), Err(Errno::EINVAL), "it has one");
+        assert_eq!(hv.expand_array(A, Gfn(8)), Err(Errno::EINVAL));
+        assert_eq!(hv.set_priority(A, near, 16), Err(Errno::EINVAL));
+        assert_eq!(hv.set_priority(A, Port(64), 0), Err(Errno::EINVAL));
+        for _ in 0..128 {
+            hv.expand_array(A, Gfn(0)).unwrap();
+        }
+        assert_eq!(hv.expand_array(A, Gfn(0)), Err(Errno::ENOSPC));
+        let mut hv = processes();
+        assert_eq!(hv.init_control(A, 0, Gfn(1), 0), Err(Errno::EOPNOTSUPP));
+        assert_eq!(hv.expand_array(A, Gfn(1)), Err(Errno::EOPNOTSUPP));
+    }
+
+    #[test]
+    fn unmasking_what_is_not_in_use() {
+        let mut hv = domains(DomainKind::Pvh);
+        assert_eq!(hv.unmask(A, Port(63)), Ok(()));
+        assert_eq!(hv.unmask(A, Port(64)), Err(Errno::EINVAL));
+        assert_eq!(hv.machine().upcalls, []);
     }
 }

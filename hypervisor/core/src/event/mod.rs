@@ -59,6 +59,8 @@ pub(crate) struct EventChannels {
     /// The port that each virtual interrupt of each virtual CPU is bound to. A global one counts as virtual CPU 0's.
     virqs: BTreeMap<(u32, u32), Port>,
     max_port: u32,
+    /// All ports below it are in use.
+    first_free: u32,
     /// Ports below it exist; the others never were in use.
     valid: u32,
     pub(crate) shared_info: Option<Mfn>,
@@ -74,6 +76,7 @@ impl EventChannels {
             channels: BTreeMap::new(),
             virqs: BTreeMap::new(),
             max_port: config.max_port,
+            first_free: 1,
             valid: Self::GROUP,
             shared_info: None,
             delivery: match config.kind {
@@ -89,19 +92,29 @@ impl EventChannels {
     }
 
     /// The lowest free port. Port 0 is never used.
-    fn free_port<M: Machine>(&self, machine: &M) -> Result<Port, Errno> {
+    fn free_port<M: Machine>(&mut self, machine: &M) -> Result<Port, Errno> {
+        while self.channels.contains_key(&Port(self.first_free)) {
+            self.first_free += 1;
+        }
         let end = self.max_port.saturating_add(1).min(self.delivery.ports());
-        let mut taken = self.channels.keys().copied().peekable();
-        for port in (1..end).map(Port) {
-            if taken.next_if_eq(&port).is_some() {
-                continue;
-            }
-            match &self.delivery {
-                Delivery::Fifo(fifo) if fifo.is_busy(machine, port) => {}
-                _ => return Ok(port),
+        for port in (self.first_free..end).map(Port) {
+            // One that was closed may still be in a queue, which the guest has to see to first.
+            let busy = match &self.delivery {
+                Delivery::Fifo(fifo) => fifo.is_busy(machine, port),
+                Delivery::Embedder | Delivery::TwoLevel => false,
+            };
+            if !busy && !self.channels.contains_key(&port) {
+                return Ok(port);
             }
         }
         Err(Errno::ENOSPC)
+    }
+
+    /// Takes a port out of use.
+    fn remove(&mut self, port: Port) -> Option<Channel> {
+        let channel = self.channels.remove(&port)?;
+        self.first_free = self.first_free.min(port.0);
+        Some(channel)
     }
 
     /// Puts a free port into use.

@@ -63,7 +63,8 @@ impl<M: Machine> Hypervisor<M> {
         remote_port: Port,
     ) -> Result<Port, Errno> {
         let remote = self.resolve(caller, remote)?;
-        let port = self.live(caller).ok_or(Errno::ESRCH)?.events.free_port(&self.machine)?;
+        let local = self.domains.get_mut(&caller).ok_or(Errno::ESRCH)?;
+        let port = local.events.free_port(&self.machine)?;
         let far = self.live_mut(remote).and_then(|far| far.events.channels.get_mut(&remote_port));
         match far {
             Some(far) if far.binding == (Binding::Unbound { remote: caller }) => {
@@ -184,7 +185,7 @@ impl<M: Machine> Hypervisor<M> {
     /// `EINVAL` if the port is not in use.
     pub fn close(&mut self, caller: DomId, port: Port) -> Result<Option<(DomId, Port)>, Errno> {
         let domain = self.domains.get_mut(&caller).ok_or(Errno::ESRCH)?;
-        let channel = domain.events.channels.remove(&port).ok_or(Errno::EINVAL)?;
+        let channel = domain.events.remove(port).ok_or(Errno::EINVAL)?;
         // A port that is used anew must not begin with an old event.
         domain.events.clear_pending(&self.machine, port);
         match channel.binding {
@@ -294,6 +295,7 @@ impl<M: Machine> Hypervisor<M> {
 mod tests {
     use super::*;
     use crate::ram::{A, B, C, processes};
+    use crate::{DomainConfig, DomainKind};
 
     #[test]
     fn connects_and_rings() {
@@ -337,5 +339,80 @@ mod tests {
         let far = hv.bind_interdomain(A, DomId::SELF, near).unwrap();
         assert_eq!(hv.send(A, near), Ok(Some((A, far))));
         assert_eq!(hv.destroy_domain(A).unwrap().unbound, []);
+    }
+
+    #[test]
+    fn virtual_interrupts() {
+        let mut hv = processes();
+        let config = DomainConfig { vcpus: 2, ..DomainConfig::new(DomainKind::Process, 1) };
+        hv.create_domain(DomId(9), &config).unwrap();
+        let d = DomId(9);
+        assert_eq!(hv.bind_virq(d, virq::COUNT, 0), Err(Errno::EINVAL));
+        assert_eq!(hv.bind_virq(d, virq::ARGO, 1), Err(Errno::EINVAL), "of the whole domain");
+        assert_eq!(hv.bind_virq(d, virq::TIMER, 2), Err(Errno::ENOENT));
+        assert_eq!(hv.bind_virq(d, virq::DOM_EXC, 0), Err(Errno::EBUSY), "domain 0 handles it");
+        let first = hv.bind_virq(d, virq::TIMER, 0).unwrap();
+        let second = hv.bind_virq(d, virq::TIMER, 1).unwrap();
+        assert_eq!(hv.bind_virq(d, virq::TIMER, 1), Err(Errno::EEXIST));
+        assert_eq!(hv.send(d, first), Err(Errno::EINVAL));
+        assert_eq!(hv.bind_vcpu(d, first, 1), Err(Errno::EINVAL));
+        assert_eq!(hv.raise_virq(d, 1, virq::TIMER), Some(second));
+        assert_eq!(hv.raise_virq(d, 1, virq::DEBUG), None);
+        assert_eq!(hv.machine().rung, [(d, second)]);
+        hv.close(d, second).unwrap();
+        assert_eq!(hv.raise_virq(d, 1, virq::TIMER), None);
+
+        assert_eq!(hv.set_virq_handler(d, virq::TIMER), Err(Errno::EINVAL));
+        assert_eq!(hv.set_virq_handler(DomId(77), virq::DOM_EXC), Err(Errno::ESRCH));
+        hv.set_virq_handler(d, virq::DOM_EXC).unwrap();
+        assert_eq!(hv.raise_global_virq(virq::DOM_EXC), None);
+        let port = hv.bind_virq(d, virq::DOM_EXC, 0).unwrap();
+        assert_eq!(hv.bind_vcpu(d, port, 1), Ok(()));
+        assert_eq!(hv.set_virq_handler(A, virq::DOM_EXC), Err(Errno::EBUSY));
+        assert_eq!(hv.raise_global_virq(virq::DOM_EXC), Some((d, port)));
+        hv.destroy_domain(d).unwrap();
+        assert_eq!(hv.set_virq_handler(A, virq::DOM_EXC), Ok(()));
+    }
+
+    #[test]
+    fn interrupts_between_virtual_cpus() {
+        let mut hv = processes();
+        assert_eq!(hv.bind_ipi(A, 1), Err(Errno::ENOENT));
+        let port = hv.bind_ipi(A, 0).unwrap();
+        assert_eq!(hv.send(A, port), Ok(Some((A, port))));
+        assert_eq!(hv.bind_vcpu(A, port, 1), Err(Errno::ENOENT));
+        assert_eq!(hv.bind_vcpu(A, port, 0), Err(Errno::EINVAL));
+        assert_eq!(hv.bind_vcpu(A, Port(9), 0), Err(Errno::EINVAL));
+        assert_eq!(hv.close(A, port), Ok(None));
+    }
+
+    #[test]
+    fn status_is_the_domains_own_matter() {
+        let mut hv = processes();
+        let root = DomId(0);
+        let config = DomainConfig { privileged: true, ..DomainConfig::new(DomainKind::Process, 1) };
+        hv.create_domain(root, &config).unwrap();
+        let port = hv.alloc_unbound(root, A, B).unwrap();
+        let channel = hv.channel(A, port);
+        assert!(channel.is_some());
+        assert_eq!(hv.port_status(A, DomId::SELF, port), Ok(channel));
+        assert_eq!(hv.port_status(root, A, port), Ok(channel));
+        assert_eq!(hv.port_status(B, A, port), Err(Errno::EPERM));
+        assert_eq!(hv.port_status(A, A, Port(63)), Ok(None));
+        assert_eq!(hv.port_status(A, A, Port(64)), Err(Errno::EINVAL));
+        assert_eq!(hv.port_status(A, DomId(77), port), Err(Errno::ESRCH));
+    }
+
+    #[test]
+    fn a_reset_closes_all() {
+        let mut hv = processes();
+        let port = hv.alloc_unbound(A, A, B).unwrap();
+        let far = hv.bind_interdomain(B, A, port).unwrap();
+        hv.bind_ipi(A, 0).unwrap();
+        assert_eq!(hv.reset_events(A, DomId(77)), Err(Errno::ESRCH));
+        assert_eq!(hv.reset_events(A, B), Err(Errno::EPERM));
+        assert_eq!(hv.reset_events(A, DomId::SELF), Ok([(B, far)].into()));
+        assert_eq!(hv.binding(A, port), None);
+        assert_eq!(hv.binding(B, far), Some(Binding::Unbound { remote: A }));
     }
 }

@@ -180,3 +180,151 @@ fn range(offset: u16, len: u16) -> Result<(u32, u32), GrantError> {
     let (first, end) = (u32::from(offset), u32::from(offset) + u32::from(len));
     if end > PAGE_SIZE as u32 { Err(GrantError::BadCopyArg) } else { Ok((first, end)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use ring_proto::xen::grant_table::{
+        GTF_PERMIT_ACCESS, GTF_READONLY, GTF_SUB_PAGE, GTF_TRANSITIVE,
+    };
+
+    use super::*;
+    use crate::grant::MapGrant;
+    use crate::ram::{A, B, C, Ram, flags_v1, grant_v1, grant_v2, processes, status_v2, write_v2};
+
+    const OWN: CopyEnd = CopyEnd::Own(Gfn(0));
+
+    fn fill(hv: &Hypervisor<Ram>, id: DomId, gfn: u64) {
+        let mfn = hv.frame_at(id, Gfn(gfn)).unwrap();
+        for offset in 0..PAGE_SIZE {
+            hv.machine().set_byte(mfn, offset, offset as u8 ^ 0x5a);
+        }
+    }
+
+    fn bytes(
+        hv: &Hypervisor<Ram>,
+        id: DomId,
+        gfn: u64,
+        offset: usize,
+        len: usize,
+    ) -> std::vec::Vec<u8> {
+        let mfn = hv.frame_at(id, Gfn(gfn)).unwrap();
+        (offset..offset + len).map(|offset| hv.machine().byte(mfn, offset)).collect()
+    }
+
+    #[test]
+    fn copies_both_ways_and_leaves_no_trace() {
+        let mut hv = processes();
+        fill(&hv, A, 3);
+        let read = CopyEnd::Grant(A, grant_v1(&hv, A, 9, B, 3, GTF_READONLY));
+        let write = CopyEnd::Grant(A, grant_v1(&hv, A, 10, B, 4, 0));
+        assert_eq!(hv.copy_grant(B, (read, 1001), (OWN, 3), 777), Ok(()));
+        assert_eq!(bytes(&hv, B, 0, 3, 777), bytes(&hv, A, 3, 1001, 777));
+        assert_eq!(bytes(&hv, B, 0, 0, 3), [0; 3]);
+        assert_eq!(bytes(&hv, B, 0, 780, 9), [0; 9]);
+        assert_eq!(hv.copy_grant(B, (OWN, 3), (write, 0), 777), Ok(()));
+        assert_eq!(bytes(&hv, A, 4, 0, 777), bytes(&hv, A, 3, 1001, 777));
+        assert_eq!(hv.copy_grant(B, (write, 0), (write, 4000), 96), Ok(()), "one page with itself");
+        assert_eq!(flags_v1(&hv, A, 9), GTF_PERMIT_ACCESS | GTF_READONLY);
+        assert_eq!(flags_v1(&hv, A, 10), GTF_PERMIT_ACCESS);
+    }
+
+    #[test]
+    fn refuses_what_was_not_granted() {
+        let mut hv = processes();
+        let read = CopyEnd::Grant(A, grant_v1(&hv, A, 9, B, 3, GTF_READONLY));
+        let nothing = CopyEnd::Grant(A, grant_v1(&hv, A, 10, B, 99, 0));
+        let write = CopyEnd::Grant(A, grant_v1(&hv, A, 11, B, 3, 0));
+        let mut copy = |caller, source, dest, len| hv.copy_grant(caller, source, dest, len);
+        let start = (OWN, 0);
+        assert_eq!(copy(B, start, (read, 0), 1), Err(GrantError::GeneralError));
+        assert_eq!(copy(C, (read, 0), start, 1), Err(GrantError::GeneralError));
+        assert_eq!(copy(B, (nothing, 0), start, 1), Err(GrantError::BadPage));
+        assert_eq!(copy(B, start, (nothing, 0), 1), Err(GrantError::BadPage));
+        assert_eq!(copy(B, (CopyEnd::Own(Gfn(99)), 0), start, 1), Err(GrantError::BadPage));
+        let beyond = CopyEnd::Grant(A, GrantRef(512));
+        assert_eq!(copy(B, (beyond, 0), start, 1), Err(GrantError::BadGntref));
+        let nobody = CopyEnd::Grant(DomId(77), GrantRef(1));
+        assert_eq!(copy(B, (nobody, 0), start, 1), Err(GrantError::BadDomain));
+        assert_eq!(copy(B, (beyond, 0), (nobody, 0), 1), Err(GrantError::BadDomain));
+        assert_eq!(copy(B, (read, 4095), start, 2), Err(GrantError::BadCopyArg));
+        assert_eq!(copy(B, (read, 0), (write, 65535), 65535), Err(GrantError::BadCopyArg));
+        assert_eq!(copy(B, (beyond, 65535), (nobody, 0), 0), Ok(()), "nothing is copied");
+        for gref in [9, 10, 11] {
+            let access = if gref == 9 { GTF_READONLY } else { 0 };
+            assert_eq!(flags_v1(&hv, A, gref), GTF_PERMIT_ACCESS | access);
+        }
+    }
+
+    #[test]
+    fn what_is_mapped_is_copied_as_it_was_mapped() {
+        let mut hv = processes();
+        fill(&hv, A, 3);
+        let gref = grant_v1(&hv, A, 9, B, 3, 0);
+        let wish = MapGrant { granter: A, gref, readonly: true, at: None };
+        hv.map_grant(B, wish).unwrap();
+        grant_v1(&hv, A, 9, B, 4, 0);
+        let end = CopyEnd::Grant(A, gref);
+        assert_eq!(hv.copy_grant(B, (end, 0), (OWN, 0), 9), Ok(()));
+        assert_eq!(bytes(&hv, B, 0, 0, 9), bytes(&hv, A, 3, 0, 9));
+        assert_eq!(hv.copy_grant(B, (OWN, 0), (end, 0), 9), Err(GrantError::GeneralError));
+        assert_eq!(hv.copy_grant(C, (end, 0), (OWN, 0), 9), Err(GrantError::GeneralError));
+        grant_v1(&hv, A, 9, B, 3, 0);
+        assert_eq!(hv.copy_grant(B, (OWN, 0), (end, 0), 9), Ok(()));
+    }
+
+    #[test]
+    fn a_part_of_a_page() {
+        let mut hv = processes();
+        fill(&hv, A, 3);
+        hv.set_grant_table_version(A, 2).unwrap();
+        let header = u32::from(GTF_PERMIT_ACCESS | GTF_SUB_PAGE) | u32::from(B.0) << 16;
+        write_v2(&hv, A, 9, [header, 100 | 50 << 16, 3, 0]);
+        let part = CopyEnd::Grant(A, GrantRef(9));
+        assert_eq!(hv.copy_grant(B, (part, 100), (OWN, 0), 50), Ok(()));
+        assert_eq!(bytes(&hv, B, 0, 0, 50), bytes(&hv, A, 3, 100, 50));
+        for (offset, len) in [(99, 2), (100, 51), (150, 1), (0, 4096)] {
+            let done = hv.copy_grant(B, (part, offset), (OWN, 0), len);
+            assert_eq!(done, Err(GrantError::GeneralError), "{len} bytes from {offset}");
+        }
+        write_v2(&hv, A, 9, [header, 4000 | 500 << 16, 3, 0]);
+        assert_eq!(hv.copy_grant(B, (part, 4000), (OWN, 0), 96), Ok(()));
+        assert_eq!(hv.copy_grant(B, (part, 4000), (OWN, 0), 97), Err(GrantError::BadCopyArg));
+        assert_eq!(status_v2(&hv, A, 9), 0);
+    }
+
+    #[test]
+    fn a_grant_is_passed_on_once() {
+        let mut hv = processes();
+        fill(&hv, A, 3);
+        for id in [A, B, C] {
+            hv.set_grant_table_version(id, 2).unwrap();
+        }
+        let transitive = |to: DomId| u32::from(GTF_TRANSITIVE) | u32::from(to.0) << 16;
+        grant_v2(&hv, A, 9, B, 3, GTF_READONLY);
+        write_v2(&hv, B, 10, [transitive(C), u32::from(A.0), 9, 0]);
+        let passed = CopyEnd::Grant(B, GrantRef(10));
+        assert_eq!(hv.copy_grant(C, (passed, 7), (OWN, 0), 20), Ok(()));
+        assert_eq!(bytes(&hv, C, 0, 0, 20), bytes(&hv, A, 3, 7, 20));
+        assert_eq!(hv.copy_grant(C, (OWN, 0), (passed, 7), 20), Err(GrantError::GeneralError));
+        assert_eq!(hv.copy_grant(A, (passed, 7), (OWN, 0), 20), Err(GrantError::GeneralError));
+        let wish = MapGrant { granter: B, gref: GrantRef(10), readonly: true, at: None };
+        assert_eq!(hv.map_grant(C, wish), Err(GrantError::GeneralError), "never mapped");
+
+        // Twice is too far, and so is oneself.
+        write_v2(&hv, C, 11, [transitive(A), u32::from(B.0), 10, 0]);
+        let twice = CopyEnd::Grant(C, GrantRef(11));
+        assert_eq!(hv.copy_grant(A, (twice, 0), (OWN, 0), 1), Err(GrantError::GeneralError));
+        write_v2(&hv, B, 12, [transitive(C), u32::from(B.0), 12, 0]);
+        let itself = CopyEnd::Grant(B, GrantRef(12));
+        assert_eq!(hv.copy_grant(C, (itself, 0), (OWN, 0), 1), Err(GrantError::GeneralError));
+        write_v2(&hv, B, 13, [transitive(C), 77, 9, 0]);
+        let nobody = CopyEnd::Grant(B, GrantRef(13));
+        assert_eq!(hv.copy_grant(C, (nobody, 0), (OWN, 0), 1), Err(GrantError::GeneralError));
+        for (id, gref) in [(A, 9), (B, 10), (C, 11), (B, 12), (B, 13)] {
+            assert_eq!(status_v2(&hv, id, gref), 0);
+        }
+        // The one who granted first ends it for all.
+        write_v2(&hv, A, 9, [0; 4]);
+        assert_eq!(hv.copy_grant(C, (passed, 7), (OWN, 0), 20), Err(GrantError::GeneralError));
+    }
+}

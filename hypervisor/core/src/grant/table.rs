@@ -208,3 +208,152 @@ impl Reserved {
     /// Flags that stand in the status word of version 2.
     pub(super) const STATUS: u16 = GTF_READING | GTF_WRITING;
 }
+
+#[cfg(test)]
+mod tests {
+    use ring_proto::xen::grant_table::{EntryV1, GTF_READONLY, GTF_SUB_PAGE};
+
+    use super::*;
+    use crate::grant::MapGrant;
+    use crate::ram::{
+        A, B, Ram, domains, flags_v1, grant_v1, grant_v2, processes, status_v2, write_v1, write_v2,
+    };
+    use crate::{DomainConfig, DomainKind, Gfn};
+
+    fn map(gref: u32, readonly: bool) -> MapGrant {
+        MapGrant { granter: A, gref: GrantRef(gref), readonly, at: None }
+    }
+
+    #[test]
+    fn grows_to_its_limit() {
+        let mut hv = processes();
+        assert_eq!(hv.grant_table_size(A), Ok(TableSize { frames: 1, max_frames: 64 }));
+        let gref = grant_v1(&hv, A, 500, B, 1, 0);
+        assert_eq!(hv.grant_table_frames(A, 3).map(<[_]>::len), Ok(3));
+        assert_eq!(hv.grant_table_frames(A, 0).map(<[_]>::len), Ok(3), "it never shrinks");
+        grant_v1(&hv, A, 1535, B, 2, 0);
+        assert_eq!(hv.map_grant(B, map(gref.0, true)).unwrap().gfn, Gfn(1));
+        assert_eq!(hv.map_grant(B, map(1535, true)).unwrap().gfn, Gfn(2));
+        assert_eq!(hv.map_grant(B, map(1536, true)), Err(GrantError::BadGntref));
+        assert_eq!(hv.grant_table_frames(A, 65), Err(Errno::EINVAL));
+        hv.machine_mut().left = 1;
+        assert_eq!(hv.grant_table_frames(A, 6), Err(Errno::ENOMEM));
+        assert_eq!(hv.grant_table_size(A).unwrap().frames, 4);
+    }
+
+    #[test]
+    fn version_2_keeps_its_status_apart() {
+        let mut hv = processes();
+        hv.set_grant_table_version(A, 2).unwrap();
+        assert_eq!(hv.grant_table_version(A), Ok(2));
+        hv.grant_table_frames(A, 9).unwrap();
+        assert_eq!(hv.grant_status_frames(A).unwrap().len(), 2, "2304 entries");
+        for gref in [9, 10, 2047, 2048] {
+            grant_v2(&hv, A, gref, B, 3, 0);
+            let read = hv.map_grant(B, map(gref, true)).unwrap();
+            assert_eq!(status_v2(&hv, A, gref), GTF_READING);
+            let write = hv.map_grant(B, map(gref, false)).unwrap();
+            assert_eq!(status_v2(&hv, A, gref), GTF_READING | GTF_WRITING);
+            assert_eq!(status_v2(&hv, A, gref ^ 1), 0, "the neighbour's stays");
+            hv.unmap_grant(B, read.handle, None).unwrap();
+            assert_eq!(status_v2(&hv, A, gref), GTF_READING | GTF_WRITING);
+            hv.unmap_grant(B, write.handle, None).unwrap();
+            assert_eq!(status_v2(&hv, A, gref), 0);
+        }
+        assert_eq!(hv.map_grant(B, map(2304, true)), Err(GrantError::BadGntref));
+        grant_v2(&hv, A, 9, B, 3, GTF_READONLY);
+        grant_v2(&hv, A, 10, B, 3, GTF_SUB_PAGE);
+        write_v2(&hv, A, 11, [1 | 2 << 16, 0, 3, 1]);
+        for (gref, readonly) in [(9, false), (10, true)] {
+            assert_eq!(hv.map_grant(B, map(gref, readonly)), Err(GrantError::GeneralError));
+        }
+        assert_eq!(hv.map_grant(B, map(11, false)), Err(GrantError::BadPage), "64-bit frames");
+        for gref in [9, 10, 11] {
+            assert_eq!(status_v2(&hv, A, gref), 0);
+        }
+    }
+
+    #[test]
+    fn a_change_of_version_keeps_only_reserved_entries() {
+        let mut hv = domains(DomainKind::Pvh);
+        grant_v1(&hv, A, 1, B, 5, 0);
+        grant_v1(&hv, A, 8, B, 6, 0);
+        let at = |gref, gfn| MapGrant { at: Some(Gfn(gfn)), ..map(gref, false) };
+        let mapped = hv.map_grant(B, at(1, 100)).unwrap();
+        let busy = hv.map_grant(B, at(8, 101)).unwrap();
+        assert_eq!(hv.set_grant_table_version(A, 3), Err(Errno::EINVAL));
+        assert_eq!(hv.set_grant_table_version(A, 2), Err(Errno::EBUSY));
+        hv.unmap_grant(B, busy.handle, Some(Gfn(101))).unwrap();
+        assert_eq!(hv.set_grant_table_version(A, 2), Ok(()));
+        assert_eq!(status_v2(&hv, A, 1), GTF_READING | GTF_WRITING);
+        assert_eq!(hv.map_grant(B, at(8, 101)), Err(GrantError::GeneralError), "cleared");
+
+        let status = FrameUse::GrantStatus(0);
+        hv.place_frame(A, status, Gfn(200)).unwrap();
+        let used = hv.machine().used();
+        assert_eq!(hv.set_grant_table_version(A, 1), Ok(()));
+        assert_eq!(hv.machine().used(), used - 1, "the status frame");
+        assert_eq!(hv.frame_at(A, Gfn(200)), None);
+        assert_eq!(flags_v1(&hv, A, 1), GTF_PERMIT_ACCESS | GTF_READING | GTF_WRITING);
+        hv.unmap_grant(B, mapped.handle, Some(Gfn(100))).unwrap();
+        assert_eq!(flags_v1(&hv, A, 1), GTF_PERMIT_ACCESS);
+        assert_eq!(hv.map_grant(B, at(1, 100)).unwrap().gfn, Gfn(5));
+    }
+
+    #[test]
+    fn version_1_cannot_tell_all() {
+        let mut hv = processes();
+        hv.set_grant_table_version(A, 2).unwrap();
+        write_v2(&hv, A, 0, [u32::from(GTF_TRANSITIVE), 0, 0, 0]);
+        assert_eq!(hv.set_grant_table_version(A, 1), Err(Errno::ERANGE));
+        write_v2(&hv, A, 0, [u32::from(GTF_PERMIT_ACCESS), 0, 0, 1]);
+        assert_eq!(hv.set_grant_table_version(A, 1), Err(Errno::ERANGE));
+        assert_eq!(hv.grant_table_version(A), Ok(2));
+        write_v2(&hv, A, 0, [u32::from(GTF_PERMIT_ACCESS), 0, 7, 0]);
+        assert_eq!(hv.set_grant_table_version(A, 1), Ok(()));
+
+        let mut hv = Hypervisor::new(Ram::new(10));
+        let config =
+            DomainConfig { max_grant_version: 1, ..DomainConfig::new(DomainKind::Process, 1) };
+        hv.create_domain(A, &config).unwrap();
+        assert_eq!(hv.set_grant_table_version(A, 2), Err(Errno::ENOSYS));
+    }
+
+    #[test]
+    fn swaps_entries() {
+        let mut hv = processes();
+        grant_v1(&hv, A, 9, B, 3, 0);
+        write_v1(&hv, A, 10, EntryV1 { flags: 0, domid: 7, frame: 8 });
+        let swap = |hv: &mut Hypervisor<Ram>, one, other| {
+            hv.swap_grant_refs(A, GrantRef(one), GrantRef(other))
+        };
+        assert_eq!(swap(&mut hv, 9, 10), Ok(()));
+        let mapped = hv.map_grant(B, map(10, false)).unwrap();
+        assert_eq!(mapped.gfn, Gfn(3));
+        assert_eq!(swap(&mut hv, 10, 9), Err(GrantError::Eagain));
+        assert_eq!(swap(&mut hv, 9, 10), Err(GrantError::Eagain));
+        assert_eq!(swap(&mut hv, 10, 10), Ok(()), "nothing to do");
+        assert_eq!(swap(&mut hv, 9, 512), Err(GrantError::BadGntref));
+        assert_eq!(swap(&mut hv, 512, 9), Err(GrantError::BadGntref));
+    }
+
+    #[test]
+    fn shared_frames_have_one_place() {
+        let mut hv = domains(DomainKind::Pvh);
+        let table = FrameUse::GrantTable(1);
+        assert_eq!(hv.place_frame(A, table, Gfn(7)), Err(Errno::EINVAL), "memory is there");
+        hv.place_frame(A, table, Gfn(50)).unwrap();
+        let mfn = hv.frame_at(A, Gfn(50)).unwrap();
+        assert_eq!(hv.grant_table_frames(A, 2).unwrap()[1], mfn);
+        hv.place_frame(A, table, Gfn(51)).unwrap();
+        assert_eq!((hv.frame_at(A, Gfn(50)), hv.frame_at(A, Gfn(51))), (None, Some(mfn)));
+        assert_eq!(hv.place_frame(A, FrameUse::SharedInfo, Gfn(51)), Err(Errno::EINVAL));
+        assert_eq!(hv.place_frame(A, FrameUse::GrantStatus(0), Gfn(52)), Err(Errno::EINVAL));
+        assert_eq!(hv.place_frame(A, FrameUse::GrantTable(64), Gfn(52)), Err(Errno::EINVAL));
+        assert_eq!(hv.place_frame(A, FrameUse::Memory(Gfn(1)), Gfn(52)), Err(Errno::EINVAL));
+        // Such a frame is not the domain's to grant.
+        grant_v1(&hv, A, 9, B, 51, 0);
+        let wish = MapGrant { at: Some(Gfn(60)), ..map(9, true) };
+        assert_eq!(hv.map_grant(B, wish), Err(GrantError::BadPage));
+    }
+}
