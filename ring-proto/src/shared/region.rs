@@ -4,7 +4,7 @@
 
 use core::mem::{size_of, MaybeUninit};
 use core::ptr::NonNull;
-use core::sync::atomic::{compiler_fence, AtomicU32, Ordering};
+use core::sync::atomic::{compiler_fence, fence, AtomicU32, Ordering};
 
 use super::copy::{copy_in, copy_out, prefetch_for_write};
 use super::{zeroed, SharedMemory, Wire};
@@ -103,16 +103,21 @@ impl SharedMemory for Region {
             compiler_fence(Ordering::SeqCst);
         } else {
             word.store(value, Ordering::Release);
-            core::sync::atomic::fence(Ordering::SeqCst);
+            fence(Ordering::SeqCst);
         }
     }
 
     #[inline]
     fn compare_exchange(&self, offset: usize, old: u32, new: u32) -> Result<u32, u32> {
-        match self.word(offset) {
-            Some(word) => word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst),
-            None => Err(!old),
+        let Some(word) = self.word(offset) else { return Err(!old) };
+        if cfg!(target_arch = "x86_64") {
+            // A locked instruction is a full barrier, whether or not it replaced the word.
+            return word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst);
         }
+        fence(Ordering::SeqCst);
+        let result = word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        result
     }
 
     #[inline]
