@@ -26,7 +26,7 @@ pub enum BackendWork {
 }
 
 /// A backend's part of the handshake.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Backend {
     state: State,
     /// The frontend has been connected to these rings.

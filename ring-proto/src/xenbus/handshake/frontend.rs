@@ -26,7 +26,7 @@ pub enum FrontendWork {
 }
 
 /// A frontend's part of the handshake.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Frontend {
     state: State,
     /// What it goes to once its rings are published.

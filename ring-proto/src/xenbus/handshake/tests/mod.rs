@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT OR Apache-2.0
 
+mod interleaved;
+
 use super::*;
 use std::collections::BTreeSet;
 use std::format;
