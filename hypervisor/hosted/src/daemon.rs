@@ -33,6 +33,7 @@ pub(crate) struct Daemon {
     next_session: u64,
     domains: Domains,
     limits: Limits,
+    store: xenstored::Server,
     buffer: Vec<u8>,
 }
 
@@ -64,7 +65,12 @@ impl From<io::Error> for End {
 }
 
 impl Daemon {
-    pub(crate) fn new(listener: OwnedFd, stop: Stop, limits: Limits) -> io::Result<Self> {
+    pub(crate) fn new(
+        listener: OwnedFd,
+        store: xenstored::Server,
+        stop: Stop,
+        limits: Limits,
+    ) -> io::Result<Self> {
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         watch(&poll, &listener, LISTENER)?;
         watch(&poll, &stop, STOP)?;
@@ -76,6 +82,7 @@ impl Daemon {
             next_session: FIRST_SESSION,
             domains: Domains::new(limits),
             limits,
+            store,
             buffer: socket::buffer(),
         })
     }
@@ -126,7 +133,7 @@ impl Daemon {
     /// Takes one message of a connection, and ends the connection if that is the end of it.
     fn receive(&mut self, id: u64) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Err(end) = session.receive(&mut self.domains, &mut self.buffer) else {
+        let Err(end) = session.receive(&mut self.domains, &self.store, &mut self.buffer) else {
             return;
         };
         let who = match session.domain {
@@ -144,12 +151,20 @@ impl Daemon {
             && let Some(domain) = session.domain
         {
             self.domains.end(domain);
+            if let Err(error) = self.store.release(domain) {
+                log::error!("release domain {domain} at xenstore: {error}");
+            }
         }
     }
 }
 
 impl Session {
-    fn receive(&mut self, domains: &mut Domains, buffer: &mut [u8]) -> Result<(), End> {
+    fn receive(
+        &mut self,
+        domains: &mut Domains,
+        store: &xenstored::Server,
+        buffer: &mut [u8],
+    ) -> Result<(), End> {
         let packet = match socket::receive(&self.socket, buffer, RecvFlags::DONTWAIT) {
             Ok(Some(packet)) => packet,
             Ok(None) => return Err(End::Closed),
@@ -165,7 +180,7 @@ impl Session {
         };
         let body = buffer.get_mut(size_of::<Request>()..len).unwrap_or_default();
         match (request.kind, self.domain) {
-            (kind::JOIN, None) => self.join(domains, body),
+            (kind::JOIN, None) => self.join(domains, store, body),
             (kind::HYPERCALL, Some(domain)) => self.hypercall(domains, domain, &request, body),
             (kind::POOL, Some(domain)) => {
                 let wish = from_bytes(body).ok_or_else(|| short(kind::POOL, body))?;
@@ -174,6 +189,13 @@ impl Session {
                     Err(errno) => self.refuse(errno),
                 }
             }
+            (kind::STORE, Some(domain)) => match store.connect(domain) {
+                Ok(stream) => self.answer(0, &[], &[stream.as_fd()]),
+                Err(error) => {
+                    log::error!("connect domain {domain} to xenstore: {error}");
+                    self.refuse(Errno::EIO)
+                }
+            },
             (kind, None) => {
                 Err(End::Violation(format!("a request of kind {kind} before it joined")))
             }
@@ -181,7 +203,12 @@ impl Session {
         }
     }
 
-    fn join(&mut self, domains: &mut Domains, body: &[u8]) -> Result<(), End> {
+    fn join(
+        &mut self,
+        domains: &mut Domains,
+        store: &xenstored::Server,
+        body: &[u8],
+    ) -> Result<(), End> {
         let join: Join = from_bytes(body).ok_or_else(|| short(kind::JOIN, body))?;
         if join.version != VERSION {
             return Err(End::Violation(format!(
@@ -197,6 +224,9 @@ impl Session {
             Ok((id, joined, fds)) => {
                 log::info!("domain {id} joined: {name:?}, {} pages to grant", join.pool_pages);
                 self.domain = Some(id);
+                if let Err(error) = store.introduce(id) {
+                    log::error!("introduce domain {id} to xenstore: {error}");
+                }
                 self.answer(0, bytes_of(&joined), &fds)
             }
             Err(errno) => {

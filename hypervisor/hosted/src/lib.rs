@@ -9,6 +9,7 @@ mod machine;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -148,7 +149,7 @@ impl Drop for Hosted {
 /// A hypervisor whose sockets are there.
 struct Bound {
     daemon: Daemon,
-    sockets: [PathBuf; 1],
+    sockets: [PathBuf; 2],
     /// Locked as long as this lives.
     _lock: OwnedFd,
 }
@@ -161,18 +162,21 @@ impl Bound {
         };
         std::fs::create_dir_all(dir).map_err(failed("create", dir))?;
         let lock = lock(dir)?;
-        let sockets = [dir.join("hypervisor.sock")];
-        let [hypervisor] = &sockets;
+        let sockets = [dir.join("hypervisor.sock"), dir.join("xenstored.sock")];
+        let [hypervisor, xenstored] = &sockets;
         let listener =
             listen(hypervisor, SocketType::SEQPACKET).map_err(failed("listen at", hypervisor))?;
-        let daemon =
-            Daemon::new(listener, stop.clone(), limits).map_err(failed("serve", hypervisor))?;
+        let store = listen(xenstored, SocketType::STREAM)
+            .and_then(|listener| xenstored::Server::start(UnixListener::from(listener)))
+            .map_err(failed("serve xenstore at", xenstored))?;
+        let daemon = Daemon::new(listener, store, stop.clone(), limits)
+            .map_err(failed("serve", hypervisor))?;
         Ok(Self { daemon, sockets, _lock: lock })
     }
 
     fn serve(self) -> Result<(), Error> {
         let served = self.daemon.serve();
-        let [hypervisor] = &self.sockets;
+        let [hypervisor, _] = &self.sockets;
         let operation = format!("serve {}", hypervisor.display());
         for socket in &self.sockets {
             if let Err(error) = std::fs::remove_file(socket) {
