@@ -22,6 +22,8 @@ pub use memory::{Access, CopyDirection, Grant, GrantCopy, Mapping};
 
 use ring_proto::xen::{DomId, GrantRef, Port};
 
+use store::Store;
+
 /// A domain's way to its hypervisor.
 pub trait Client: Send + Sync {
     /// Id of the domain that this program runs in.
@@ -62,4 +64,11 @@ pub trait Client: Send + Sync {
     ///
     /// When there is no such port or it was allocated for another domain.
     fn bind_interdomain(&self, peer: DomId, port: Port) -> Result<EventChannel, Error>;
+
+    /// Opens a connection to xenstore with this domain's identity.
+    ///
+    /// # Errors
+    ///
+    /// When the store refuses another one.
+    fn store(&self) -> Result<Store, Error>;
 }

@@ -16,8 +16,7 @@ use rustix::event::epoll;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 
 use crate::domains::Domains;
-use crate::hypercall::{self, Call};
-use crate::{Limits, Stop};
+use crate::{Limits, Stop, hypercall};
 
 const LISTENER: u64 = 0;
 const STOP: u64 = 1;
@@ -247,16 +246,10 @@ impl Session {
         request: &Request,
         body: &mut [u8],
     ) -> Result<(), End> {
-        let mut call = Call {
-            number: request.number,
-            command: request.command,
-            count: request.count,
-            memory: body,
-        };
-        let called = hypercall::call(domains, domain, &mut call);
-        if let Err(errno) = called {
+        let (result, fds) = hypercall::call(&mut domains.hypervisor, domain, request, body);
+        if result < 0 {
             log::debug!(
-                "domain {domain}: hypercall {}.{}: {errno}",
+                "domain {domain}: hypercall {}.{}: {result}",
                 request.number,
                 request.command
             );
@@ -264,11 +257,7 @@ impl Session {
         if request.flags & QUIET != 0 {
             return Ok(());
         }
-        match called {
-            Ok(Some(fds)) => self.answer(0, call.memory, &fds),
-            Ok(None) => self.answer(0, call.memory, &[]),
-            Err(errno) => self.answer(-i64::from(errno as i32), call.memory, &[]),
-        }
+        self.answer(result, body, fds.as_ref().map_or(&[], |fds| fds))
     }
 
     fn refuse(&self, errno: Errno) -> Result<(), End> {

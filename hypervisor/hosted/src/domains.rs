@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use hypervisor_client::hosted::protocol::{ANY_DOMID, Join, Joined, Pool, PoolFound};
 use hypervisor_core::{DomainConfig, DomainKind, Hypervisor, Mfn};
-use ring_proto::xen::{DomId, Errno, Port};
+use ring_proto::xen::event_channel::virq;
+use ring_proto::xen::{DomId, Errno};
 
 use crate::Limits;
 use crate::machine::ProcessMachine;
@@ -108,9 +109,8 @@ impl Domains {
         };
         let doorbells = &mut self.hypervisor.machine_mut().doorbells;
         doorbells.close_all(id);
-        for &(peer, port) in &departure.unbound {
-            doorbells.ring(peer, port);
-        }
+        // As Xen tells its toolstack.
+        self.hypervisor.raise_global_virq(virq::DOM_EXC);
         if !departure.mapped_by.is_empty() {
             log::info!(
                 "domain {id} ended; its pages stay until {:?} let go of them",
@@ -143,26 +143,5 @@ impl Domains {
             })?)
         };
         Ok((found, fd))
-    }
-
-    /// The doorbells of a port that was opened just now.
-    pub(crate) fn open_port(
-        &mut self,
-        caller: DomId,
-        port: Port,
-        peer: Option<(DomId, Port)>,
-    ) -> Option<[BorrowedFd<'_>; 2]> {
-        let doorbells = &mut self.hypervisor.machine_mut().doorbells;
-        let end = match peer {
-            Some(peer) => doorbells.connect(caller, port, peer)?,
-            None => match doorbells.open(caller, port) {
-                Ok(end) => end,
-                Err(error) => {
-                    log::error!("doorbells of port {port} of domain {caller}: {error}");
-                    return None;
-                }
-            },
-        };
-        Some(end.fds())
     }
 }

@@ -19,54 +19,57 @@ pub(crate) struct Doorbells {
 
 /// One end of a channel.
 #[derive(Debug)]
-pub(crate) struct End {
+struct End {
     incoming: Arc<OwnedFd>,
     outgoing: Arc<OwnedFd>,
 }
 
-impl End {
-    /// What goes to the domain: where it reads, and where it writes.
-    pub(crate) fn fds(&self) -> [BorrowedFd<'_>; 2] {
-        [self.incoming.as_fd(), self.outgoing.as_fd()]
-    }
-}
-
 impl Doorbells {
-    /// Makes the doorbells of a new channel.
-    pub(crate) fn open(&mut self, domain: DomId, port: Port) -> io::Result<&End> {
-        let (incoming, outgoing) = (eventfd()?, eventfd()?);
-        Ok(self.insert(domain, port, End { incoming, outgoing }))
-    }
-
-    /// Gives a new port the other side of a port's doorbells. `None` if the latter has none.
-    pub(crate) fn connect(
+    /// Makes the doorbells of a new port: the other side of its peer's, or else new ones.
+    pub(crate) fn open(
         &mut self,
         domain: DomId,
         port: Port,
-        peer: (DomId, Port),
-    ) -> Option<&End> {
-        let far = self.ends.get(&peer)?;
-        let near = End { incoming: Arc::clone(&far.outgoing), outgoing: Arc::clone(&far.incoming) };
-        let near = self.insert(domain, port, near);
-        // The peer may have rung while nobody was there.
-        ring(&near.incoming);
-        Some(near)
+        peer: Option<(DomId, Port)>,
+    ) -> io::Result<()> {
+        let far = peer.and_then(|peer| self.ends.get(&peer));
+        let end = match far {
+            Some(far) => {
+                End { incoming: Arc::clone(&far.outgoing), outgoing: Arc::clone(&far.incoming) }
+            }
+            None => End { incoming: eventfd()?, outgoing: eventfd()? },
+        };
+        if far.is_some() {
+            // The peer may have rung while nobody was there.
+            ring(&end.incoming);
+        }
+        self.ends.insert((domain, port), end);
+        Ok(())
     }
 
-    fn insert(&mut self, domain: DomId, port: Port, end: End) -> &End {
-        let place = self.ends.entry((domain, port));
-        place.insert_entry(end).into_mut()
+    /// What goes to the domain: where it reads, and where it writes.
+    pub(crate) fn fds(&self, domain: DomId, port: Port) -> Option<[BorrowedFd<'_>; 2]> {
+        let end = self.ends.get(&(domain, port))?;
+        Some([end.incoming.as_fd(), end.outgoing.as_fd()])
     }
 
+    /// Closes a port. Whoever sleeps at the other end looks up.
     pub(crate) fn close(&mut self, domain: DomId, port: Port) {
-        self.ends.remove(&(domain, port));
+        if let Some(end) = self.ends.remove(&(domain, port)) {
+            ring(&end.outgoing);
+        }
     }
 
+    /// Closes all ports of a domain.
     pub(crate) fn close_all(&mut self, domain: DomId) {
-        self.ends.retain(|&(owner, _), _| owner != domain);
+        let ports = self.ends.range((domain, Port(0))..=(domain, Port(u32::MAX)));
+        let ports: Vec<Port> = ports.map(|(&(_, port), _)| port).collect();
+        for port in ports {
+            self.close(domain, port);
+        }
     }
 
-    /// Rings a port, so that whoever sleeps on it looks up.
+    /// Rings a port.
     pub(crate) fn ring(&self, domain: DomId, port: Port) {
         if let Some(end) = self.ends.get(&(domain, port)) {
             ring(&end.incoming);

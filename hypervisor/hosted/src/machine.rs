@@ -105,11 +105,6 @@ impl ProcessMachine {
         (mfn.0 - base.0 < file.pages).then_some((base, file))
     }
 
-    /// How many files there are: two for each domain, and those of the dead that others still map.
-    pub(crate) fn files(&self) -> usize {
-        self.files.len()
-    }
-
     fn page(&self, mfn: Mfn) -> Option<Region> {
         let (base, file) = self.file(mfn)?;
         let page = usize::try_from(mfn.0 - base.0).ok()?;

@@ -84,6 +84,17 @@ impl Connection {
         found.map(|found| (found, returned.fds)).ok_or_else(|| self.nonsense(operation))
     }
 
+    /// A connection to xenstore.
+    pub fn store(&self, own: DomId) -> Result<OwnedFd, Error> {
+        let operation = "connect to xenstore";
+        let request = Request { kind: kind::STORE, ..Request::default() };
+        let returned = self.exchange(&message(&request, &[]), |_| ())?;
+        if returned.result < 0 {
+            return Err(refused(operation, own, errno(returned.result)));
+        }
+        returned.fds.into_iter().next().ok_or_else(|| self.nonsense(operation))
+    }
+
     /// A hypercall with an array of argument structures, which come back filled in.
     pub fn hypercall<T: Wire>(
         &self,

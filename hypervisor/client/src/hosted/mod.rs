@@ -16,6 +16,7 @@ pub mod protocol;
 pub mod socket;
 
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ use ring_proto::xen::{DomId, GrantRef, Port, hypercall};
 
 use crate::event::Kind;
 use crate::mapped::Mapped;
+use crate::store::Store;
 use crate::{Access, Client, Error, EventChannel, Grant, GrantCopy, Mapping, memory};
 
 use connection::{Connection, Returned, errno, refused};
@@ -179,5 +181,10 @@ impl Client for HostedClient {
         )?;
         let [bind] = bind;
         self.channel(returned, bind.local_port, &format!("bind_interdomain to port {port}"), peer)
+    }
+
+    fn store(&self) -> Result<Store, Error> {
+        let fd = self.connection.store(self.domid)?;
+        Ok(Store::from_stream(UnixStream::from(fd)))
     }
 }
