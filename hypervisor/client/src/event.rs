@@ -10,7 +10,7 @@ use crate::{Error, dev, hosted};
 /// One end of an interdomain event channel: a doorbell to ring, and a descriptor that is readable when the peer rang.
 /// Dropping it closes the port.
 ///
-/// The descriptor does not block (`O_NONBLOCK`); a read of it on an io_uring waits all the same.
+/// A read of the descriptor on an io_uring waits until the peer rang; a plain read need not.
 #[derive(Debug)]
 pub struct EventChannel {
     port: Port,

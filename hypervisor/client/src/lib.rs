@@ -8,14 +8,18 @@
 //!
 //! None of these calls stands on the data path: rings, persistently granted pages and doorbells work without them.
 
-mod dev;
+mod connect;
+pub mod dev;
 mod error;
 mod event;
 pub mod hosted;
 pub mod mapped;
 mod memory;
+mod status;
 pub mod store;
+pub mod toolstack;
 
+pub use connect::connect;
 pub use error::Error;
 pub use event::EventChannel;
 pub use memory::{Access, CopyDirection, Grant, GrantCopy, Mapping};

@@ -16,6 +16,7 @@ use rustix::event::epoll;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 
 use crate::domains::Domains;
+use crate::xenstore::Xenstore;
 use crate::{Limits, Stop, hypercall};
 
 const LISTENER: u64 = 0;
@@ -32,7 +33,7 @@ pub(crate) struct Daemon {
     next_session: u64,
     domains: Domains,
     limits: Limits,
-    store: xenstored::Server,
+    store: Xenstore,
     buffer: Vec<u8>,
 }
 
@@ -66,7 +67,7 @@ impl From<io::Error> for End {
 impl Daemon {
     pub(crate) fn new(
         listener: OwnedFd,
-        store: xenstored::Server,
+        store: Xenstore,
         stop: Stop,
         limits: Limits,
     ) -> io::Result<Self> {
@@ -150,9 +151,7 @@ impl Daemon {
             && let Some(domain) = session.domain
         {
             self.domains.end(domain);
-            if let Err(error) = self.store.release(domain) {
-                log::error!("release domain {domain} at xenstore: {error}");
-            }
+            self.store.release(domain);
         }
     }
 }
@@ -161,7 +160,7 @@ impl Session {
     fn receive(
         &mut self,
         domains: &mut Domains,
-        store: &xenstored::Server,
+        store: &Xenstore,
         buffer: &mut [u8],
     ) -> Result<(), End> {
         let packet = match socket::receive(&self.socket, buffer, RecvFlags::DONTWAIT) {
@@ -202,12 +201,7 @@ impl Session {
         }
     }
 
-    fn join(
-        &mut self,
-        domains: &mut Domains,
-        store: &xenstored::Server,
-        body: &[u8],
-    ) -> Result<(), End> {
+    fn join(&mut self, domains: &mut Domains, store: &Xenstore, body: &[u8]) -> Result<(), End> {
         let join: Join = from_bytes(body).ok_or_else(|| short(kind::JOIN, body))?;
         if join.version != VERSION {
             return Err(End::Violation(format!(
@@ -223,9 +217,7 @@ impl Session {
             Ok((id, joined, fds)) => {
                 log::info!("domain {id} joined: {name:?}, {} pages to grant", join.pool_pages);
                 self.domain = Some(id);
-                if let Err(error) = store.introduce(id) {
-                    log::error!("introduce domain {id} to xenstore: {error}");
-                }
+                store.introduce(id, name);
                 self.answer(0, bytes_of(&joined), &fds)
             }
             Err(errno) => {

@@ -6,6 +6,7 @@ mod domains;
 mod doorbells;
 mod hypercall;
 mod machine;
+mod xenstore;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,6 +20,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use daemon::Daemon;
+use xenstore::Xenstore;
 
 /// Why the hypervisor did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -167,7 +169,7 @@ impl Bound {
         let listener =
             listen(hypervisor, SocketType::SEQPACKET).map_err(failed("listen at", hypervisor))?;
         let store = listen(xenstored, SocketType::STREAM)
-            .and_then(|listener| xenstored::Server::start(UnixListener::from(listener)))
+            .and_then(|listener| Xenstore::start(UnixListener::from(listener)))
             .map_err(failed("serve xenstore at", xenstored))?;
         let daemon = Daemon::new(listener, store, stop.clone(), limits)
             .map_err(failed("serve", hypervisor))?;

@@ -1,26 +1,96 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-use crate::Error;
-use std::os::fd::*;
-use std::time::Duration;
+
+//! The drivers of Linux under `/dev/xen`, on any hypervisor with the Xen ABI.
+
+mod abi;
+mod event;
+mod grant;
+mod ioctl;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use ring_proto::xen::{DomId, GrantRef, Port};
+
+use crate::event::Kind;
+use crate::store::Store;
+use crate::{Access, Client, Error, EventChannel, Grant, GrantCopy, Mapping, memory};
+
+pub(crate) use event::EventFile;
+pub(crate) use grant::{GrantedPages, MappedPages};
+
+/// A domain of a hypervisor with the Xen ABI, through the drivers of its Linux.
 #[derive(Debug)]
-pub(crate) struct GrantedPages;
-#[derive(Debug)]
-pub(crate) struct MappedPages;
-#[derive(Debug)]
-pub(crate) struct EventFile(OwnedFd);
-impl EventFile {
-    pub(crate) fn notify(&self) -> Result<(), Error> {
-        Ok(())
-    }
-    pub(crate) fn rearm(&self) -> Result<(), Error> {
-        Ok(())
-    }
-    pub(crate) fn wait(&self, _: Option<Duration>) -> Result<bool, Error> {
-        Ok(false)
+pub struct DeviceClient {
+    directory: PathBuf,
+    domid: DomId,
+    grants: grant::Files,
+}
+
+/// Whether this system has the drivers.
+pub fn is_present() -> bool {
+    Path::new("/dev/xen/gntdev").exists()
+}
+
+impl DeviceClient {
+    /// Opens the drivers.
+    ///
+    /// # Errors
+    ///
+    /// When one is missing (`modprobe xen-gntdev xen-gntalloc xen-evtchn`) or may not be opened; the error names it.
+    pub fn open() -> Result<Self, Error> {
+        let directory = PathBuf::from("/dev/xen");
+        let grants = grant::Files::open(&directory)?;
+        // The toolstack writes each domain's id into its directory.
+        let domid = Store::connect(&directory.join("xenbus"))?.read_str("domid")?;
+        let domid = domid.parse().map(DomId).map_err(|_| Error::Io {
+            operation: format!("read this domain's id from xenstore, which says {domid:?}"),
+            source: std::io::ErrorKind::InvalidData.into(),
+        })?;
+        Ok(Self { directory, domid, grants })
     }
 }
-impl AsFd for EventFile {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+
+impl Client for DeviceClient {
+    fn domid(&self) -> DomId {
+        self.domid
     }
+
+    fn grant(&self, peer: DomId, pages: usize, access: Access) -> Result<Grant, Error> {
+        let (region, refs, pages) = self.grants.grant(peer, pages, access)?;
+        Ok(Grant::new(region, refs, memory::GrantedPages::Device(pages)))
+    }
+
+    fn map(&self, peer: DomId, refs: &[GrantRef], access: Access) -> Result<Mapping, Error> {
+        let (region, pages) = self.grants.map(peer, refs, access)?;
+        Ok(Mapping::new(region, None, memory::MappedPages::Device(pages)))
+    }
+
+    fn copy(&self, peer: DomId, operations: &mut [GrantCopy]) -> Result<(), Error> {
+        self.grants.copy(peer, operations)
+    }
+
+    fn alloc_unbound(&self, peer: DomId) -> Result<EventChannel, Error> {
+        let (port, file) = EventFile::alloc_unbound(&self.directory, peer)?;
+        Ok(EventChannel::new(port, Kind::Device(file)))
+    }
+
+    fn bind_interdomain(&self, peer: DomId, port: Port) -> Result<EventChannel, Error> {
+        let (port, file) = EventFile::bind_interdomain(&self.directory, peer, port)?;
+        Ok(EventChannel::new(port, Kind::Device(file)))
+    }
+
+    fn store(&self) -> Result<Store, Error> {
+        Store::connect(&self.directory.join("xenbus"))
+    }
+}
+
+/// Opens one of the drivers.
+fn open(directory: &Path, name: &str) -> Result<File, Error> {
+    let path = directory.join(name);
+    File::options()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(|source| Error::Io { operation: format!("open {}", path.display()), source })
 }

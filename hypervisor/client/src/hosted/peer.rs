@@ -18,6 +18,7 @@ use ring_proto::xen::{DomId, Errno, GrantRef, hypercall};
 use super::connection::{Connection, batch, errno, refused};
 use super::protocol::{Pool as PoolRequest, PoolFound, kind};
 use crate::mapped::Mapped;
+use crate::status::grant_result;
 use crate::{Access, CopyDirection, Error, GrantCopy};
 
 /// A peer's pool, mapped here.
@@ -259,20 +260,4 @@ fn wish(peer: DomId, gref: GrantRef, access: Access) -> MapGrantRef {
 
 fn frame(wish: &MapGrantRef) -> u64 {
     wish.dev_bus_addr / PAGE_SIZE as u64
-}
-
-/// What the status of one operation on a grant means to a program.
-fn grant_result(status: i16) -> Result<(), Errno> {
-    if status == 0 {
-        return Ok(());
-    }
-    Err(match GrantError::from_raw(status) {
-        Some(GrantError::BadDomain) => Errno::ESRCH,
-        Some(GrantError::BadGntref) => Errno::ENOENT,
-        Some(GrantError::PermissionDenied) => Errno::EACCES,
-        Some(GrantError::NoSpace | GrantError::NoDeviceSpace) => Errno::ENOSPC,
-        Some(GrantError::AddressTooBig) => Errno::ERANGE,
-        Some(GrantError::Eagain) => Errno::EAGAIN,
-        _ => Errno::EINVAL,
-    })
 }
