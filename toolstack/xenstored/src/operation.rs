@@ -14,7 +14,7 @@ use crate::quota::{Quota, within};
 use crate::tree::{Node, Tree};
 
 /// Whom a change is told to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Scope {
     /// Watches on the node and on all above it.
     Above,
@@ -25,12 +25,10 @@ pub(crate) enum Scope {
 }
 
 /// A node that an operation made, changed or removed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Change {
     pub(crate) path: NodePath,
     pub(crate) scope: Scope,
-    /// Who may read one of these may hear of the change: the node before and after, and its parent.
-    pub(crate) readable_by: Vec<Permissions>,
 }
 
 /// The domain that asks, and its limits.
@@ -81,7 +79,7 @@ pub(crate) fn write(
             within(caller.domid, size, caller.quota.node_size)?;
             let permissions = node.permissions().clone();
             tree.put(path, value.into(), permissions);
-            Ok(vec![change(tree, path, Scope::Above)])
+            Ok(vec![Change { path: path.clone(), scope: Scope::Above }])
         }
         Err(Errno::ENOENT) => create(tree, caller, path, value),
         Err(errno) => Err(errno),
@@ -126,10 +124,10 @@ pub(crate) fn rm(
     if path.parent().is_none() {
         return Err(Errno::EINVAL);
     }
-    let removed: Vec<_> = tree.subtree(path).into_iter().map(|(path, _)| path).collect();
     let scope = |gone: &NodePath| if gone == path { Scope::Above } else { Scope::Exact };
+    let removed = tree.subtree(path).into_iter().rev().map(|(gone, _)| gone);
     // Told from the leaves up, as Xen's store does.
-    let changes = removed.iter().rev().map(|gone| change(tree, gone, scope(gone))).collect();
+    let changes = removed.map(|gone| Change { scope: scope(&gone), path: gone }).collect();
     tree.remove(path);
     Ok(changes)
 }
@@ -148,15 +146,12 @@ pub(crate) fn set_permissions(
 ) -> Result<Vec<Change>, Errno> {
     within(caller.domid, permissions.len(), caller.quota.permissions)?;
     let node = lookup(tree, caller, path, Need::Own)?;
-    let before = node.permissions().clone();
-    if caller.domid != DomId::DOM0 && permissions.owner() != before.owner() {
+    if caller.domid != DomId::DOM0 && permissions.owner() != node.permissions().owner() {
         return Err(Errno::EPERM);
     }
     let value = node.value().clone();
     tree.put(path, value, permissions);
-    let mut change = change(tree, path, Scope::Above);
-    change.readable_by.push(before);
-    Ok(vec![change])
+    Ok(vec![Change { path: path.clone(), scope: Scope::Above }])
 }
 
 /// Makes a node that is not there, below the closest one that is.
@@ -189,18 +184,8 @@ fn create(
         let last = made == path;
         let value: Arc<[u8]> = if last { value.into() } else { Arc::new([]) };
         tree.put(made, value, permissions.clone());
-        changes.push(change(tree, made, if last { Scope::Above } else { Scope::Silent }));
+        let scope = if last { Scope::Above } else { Scope::Silent };
+        changes.push(Change { path: made.clone(), scope });
     }
     Ok(changes)
-}
-
-/// Notes a change to a node as it is now.
-fn change(tree: &Tree, path: &NodePath, scope: Scope) -> Change {
-    let parent = path.parent();
-    let readable_by = [Some(path), parent.as_ref()]
-        .into_iter()
-        .flatten()
-        .filter_map(|path| Some(tree.get(path)?.permissions().clone()))
-        .collect();
-    Change { path: path.clone(), scope, readable_by }
 }

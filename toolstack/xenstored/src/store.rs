@@ -149,8 +149,9 @@ impl Store {
         match client.transaction(transaction)? {
             Some(transaction) => transaction.change(caller, path, operation),
             None => {
+                let before = self.tree.clone();
                 let changes = operation(&mut self.tree, caller, path)?;
-                self.fire(&changes);
+                self.fire(&before, &changes);
                 Ok(())
             }
         }
@@ -235,8 +236,9 @@ impl Store {
         let caller = Caller { domid: client.domid, quota: &self.quota };
         let transaction = client.end(transaction)?;
         if commit {
+            let before = self.tree.clone();
             let changes = transaction.commit(caller, &mut self.tree)?;
-            self.fire(&changes);
+            self.fire(&before, &changes);
         }
         Ok(())
     }
@@ -245,12 +247,19 @@ impl Store {
         self.clients.values().filter(move |client| client.domid == domid)
     }
 
-    /// Tells each watch that a change concerns, if its domain may know of the node.
-    fn fire(&mut self, changes: &[Change]) {
-        for (id, client) in &self.clients {
-            for change in changes {
-                let may_know = |list: &Permissions| list.allow(client.domid, Need::Read);
-                if client.domid == DomId::DOM0 || change.readable_by.iter().any(may_know) {
+    /// Tells each watch that a change concerns, if its domain may know of the node: who could read it or its parent
+    /// before, or can now.
+    fn fire(&mut self, before: &Tree, changes: &[Change]) {
+        for change in changes {
+            let parent = change.path.parent();
+            let nodes = [Some(&change.path), parent.as_ref()].into_iter().flatten();
+            let lists: Vec<_> = nodes
+                .flat_map(|path| [before.get(path), self.tree.get(path)])
+                .flatten()
+                .map(Node::permissions)
+                .collect();
+            for (id, client) in &self.clients {
+                if lists.iter().any(|list| list.allow(client.domid, Need::Read)) {
                     let events = client.watches.iter().filter_map(|watch| watch.event(change));
                     self.events.extend(events.map(|event| (*id, event)));
                 }

@@ -20,7 +20,11 @@ pub(crate) struct Transaction {
     tree: Tree,
     /// What the answers given so far depended upon. Each has to be as it was, for the commit to succeed.
     accessed: BTreeSet<NodePath>,
+    /// In the order in which they were first made. However often a client repeats itself, what is kept is bounded by
+    /// the nodes it may access.
     changes: Vec<Change>,
+    /// The same, to find them.
+    changed: BTreeSet<Change>,
 }
 
 impl Transaction {
@@ -31,6 +35,7 @@ impl Transaction {
             tree: live.clone(),
             accessed: BTreeSet::new(),
             changes: Vec::new(),
+            changed: BTreeSet::new(),
         }
     }
 
@@ -47,9 +52,13 @@ impl Transaction {
     /// `ENOSPC` when the caller may not look at any more nodes in one transaction.
     pub(crate) fn access(&mut self, caller: Caller<'_>, path: &NodePath) -> Result<(), Errno> {
         let (closest, _) = self.tree.closest(path);
-        self.accessed.insert(closest);
-        self.accessed.insert(path.clone());
-        within(caller.domid, self.accessed.len(), caller.quota.transaction_nodes)
+        for path in [&closest, path] {
+            if !self.accessed.contains(path) {
+                within(caller.domid, self.accessed.len() + 1, caller.quota.transaction_nodes)?;
+                self.accessed.insert(path.clone());
+            }
+        }
+        Ok(())
     }
 
     /// Does an operation on the transaction's tree.
@@ -65,10 +74,13 @@ impl Transaction {
     ) -> Result<(), Errno> {
         self.access(caller, path)?;
         let changes = operation(&mut self.tree, caller, path)?;
-        // A removal depends on all that it removes, and on the parent that loses a child.
-        self.accessed.extend(changes.iter().map(|change| change.path.clone()));
-        self.accessed.extend(changes.iter().filter_map(|change| change.path.parent()));
-        self.changes.extend(changes);
+        for change in changes {
+            // The commit replaces it as a whole.
+            self.accessed.insert(change.path.clone());
+            if self.changed.insert(change.clone()) {
+                self.changes.push(change);
+            }
+        }
         Ok(())
     }
 
@@ -99,5 +111,83 @@ impl Transaction {
             }
         }
         Ok(self.changes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::{mkdir, rm, write};
+    use crate::path::resolve_node;
+    use crate::quota::Quota;
+    use ring_proto::xen::DomId;
+
+    /// Domain 0's operations, on a tree or in a transaction.
+    struct Fixture {
+        quota: Quota,
+        live: Tree,
+    }
+
+    impl Fixture {
+        fn new(paths: &[&str]) -> Self {
+            let mut fixture = Self { quota: Quota::default(), live: Tree::new() };
+            paths.iter().for_each(|path| fixture.write(path));
+            fixture
+        }
+
+        fn caller(&self) -> Caller<'_> {
+            Caller { domid: DomId::DOM0, quota: &self.quota }
+        }
+
+        fn write(&mut self, path: &str) {
+            let caller = Caller { domid: DomId::DOM0, quota: &self.quota };
+            write(&mut self.live, caller, &node(path), b"live").unwrap();
+        }
+
+        fn commit(&mut self, transaction: Transaction) -> Result<Vec<Change>, Errno> {
+            transaction.commit(Caller { domid: DomId::DOM0, quota: &self.quota }, &mut self.live)
+        }
+
+        fn has(&self, path: &str) -> bool {
+            self.live.get(&node(path)).is_some()
+        }
+    }
+
+    fn node(path: &str) -> NodePath {
+        resolve_node(path.as_bytes(), DomId::DOM0).unwrap()
+    }
+
+    #[test]
+    fn unrelated_changes_do_not_conflict() {
+        let mut store = Fixture::new(&["/a/b", "/c/d"]);
+        let mut transaction = Transaction::new(&store.live);
+        transaction.change(store.caller(), &node("/a/b"), rm).unwrap();
+        transaction.change(store.caller(), &node("/a/e"), mkdir).unwrap();
+        store.write("/c/d");
+        store.write("/c/e/f");
+        store.commit(transaction).unwrap();
+        assert!(store.has("/a/e") && store.has("/c/e/f") && !store.has("/a/b"));
+    }
+
+    #[test]
+    fn a_node_removed_and_made_again_is_a_new_one() {
+        for meanwhile in [None, Some("/a/b/other")] {
+            let mut store = Fixture::new(&["/a/b/c"]);
+            let mut transaction = Transaction::new(&store.live);
+            transaction.change(store.caller(), &node("/a"), rm).unwrap();
+            transaction.change(store.caller(), &node("/a/b/d"), mkdir).unwrap();
+            match meanwhile {
+                None => {
+                    store.commit(transaction).unwrap();
+                    assert!(store.has("/a/b/d") && !store.has("/a/b/c"));
+                }
+                // It would survive below the new `/a/b`, although the old one went with all below it.
+                Some(path) => {
+                    store.write(path);
+                    assert_eq!(store.commit(transaction).unwrap_err(), Errno::EAGAIN);
+                    assert!(store.has("/a/b/c") && !store.has("/a/b/d"));
+                }
+            }
+        }
     }
 }

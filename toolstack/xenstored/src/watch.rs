@@ -106,7 +106,7 @@ mod tests {
 
     fn change(path: &str, scope: Scope) -> Change {
         let path = resolve_node(path.as_bytes(), DomId::DOM0).unwrap();
-        Change { path, scope, readable_by: Vec::new() }
+        Change { path, scope }
     }
 
     fn told(watch: &str, path: &str, scope: Scope) -> Option<String> {

@@ -25,9 +25,6 @@ struct Node {
     permissions: Permissions,
 }
 
-/// An event of domain 0's watch on everything, and the domains that may know of it too.
-type Told = (String, Vec<u16>);
-
 /// The whole store.
 #[derive(Clone, Debug, PartialEq)]
 struct Model(BTreeMap<String, Node>);
@@ -116,12 +113,10 @@ impl Model {
         }
     }
 
-    /// Domains that may know of a change to a node.
-    fn readers(&self, path: &str, before: Option<&Permissions>) -> Vec<u16> {
-        let of = |path: &str| self.0.get(path).map(|node| &node.permissions);
-        let lists = [before, of(path), parent(path).and_then(of)];
-        let reads = |domid: &u16| lists.iter().flatten().any(|list| allows(list, *domid, 'r'));
-        DOMAINS.into_iter().filter(reads).collect()
+    /// Whether a domain may read a node or its parent.
+    fn lets_know(&self, domid: u16, path: &str) -> bool {
+        let nodes = [self.0.get(path), parent(path).and_then(|parent| self.0.get(parent))];
+        nodes.iter().flatten().any(|node| allows(&node.permissions, domid, 'r'))
     }
 
     fn put(&mut self, domid: u16, path: &str, value: &str) {
@@ -140,16 +135,16 @@ impl Model {
         self.0.insert(path.to_owned(), Node { value: value.to_owned(), permissions });
     }
 
-    /// Does it, and returns the answer and what watches are told.
+    /// Does it, and returns the answer and whether it changed anything.
     fn apply(
         &mut self,
         domid: u16,
         path: &str,
         operation: &Operation,
-    ) -> (Result<Vec<u8>, Errno>, Option<Told>) {
+    ) -> (Result<Vec<u8>, Errno>, bool) {
         match self.try_apply(domid, path, operation) {
-            Ok((answer, told)) => (Ok(answer), told.map(|readers| (path.to_owned(), readers))),
-            Err(errno) => (Err(errno), None),
+            Ok((answer, changed)) => (Ok(answer), changed),
+            Err(errno) => (Err(errno), false),
         }
     }
 
@@ -158,63 +153,62 @@ impl Model {
         domid: u16,
         path: &str,
         operation: &Operation,
-    ) -> Result<(Vec<u8>, Option<Vec<u16>>), Errno> {
+    ) -> Result<(Vec<u8>, bool), Errno> {
         let ok = b"OK\0".to_vec();
         match operation {
             Operation::Read => {
                 self.access(domid, path, 'r')?;
-                Ok((self.0[path].value.clone().into_bytes(), None))
+                Ok((self.0[path].value.clone().into_bytes(), false))
             }
             Operation::Directory => {
                 self.access(domid, path, 'r')?;
                 let children = self.0.keys().filter(|other| parent(other) == Some(path));
                 let names = children.map(|child| child.rsplit('/').next().unwrap());
-                Ok((names.flat_map(|name| name.bytes().chain([0])).collect(), None))
+                Ok((names.flat_map(|name| name.bytes().chain([0])).collect(), false))
             }
             Operation::GetPerms => {
                 self.access(domid, path, 'r')?;
-                Ok((text(&self.0[path].permissions).into_bytes(), None))
+                Ok((text(&self.0[path].permissions).into_bytes(), false))
             }
             Operation::Write(value) => {
                 match self.access(domid, path, 'w') {
                     Ok(()) | Err(Errno::ENOENT) => self.put(domid, path, value),
                     Err(errno) => return Err(errno),
                 }
-                Ok((ok, Some(self.readers(path, None))))
+                Ok((ok, true))
             }
             Operation::Mkdir => match self.access(domid, path, 'w') {
-                Ok(()) => Ok((ok, None)),
+                Ok(()) => Ok((ok, false)),
                 Err(Errno::ENOENT) => {
                     self.put(domid, path, "");
-                    Ok((ok, Some(self.readers(path, None))))
+                    Ok((ok, true))
                 }
                 Err(errno) => Err(errno),
             },
             Operation::Rm => {
                 match self.access(domid, path, 'w') {
                     Err(Errno::ENOENT) if self.0.contains_key(parent(path).unwrap()) => {
-                        return Ok((ok, None));
+                        return Ok((ok, false));
                     }
                     access => access?,
                 }
                 if path == "/" {
                     return Err(Errno::EINVAL);
                 }
-                let readers = self.readers(path, None);
                 self.0.retain(|other, _| other != path && !is_below(other, path));
-                Ok((ok, Some(readers)))
+                Ok((ok, true))
             }
             Operation::SetPerms(permissions) => {
                 self.access(domid, path, 'w')?;
-                let before = self.0[path].permissions.clone();
-                if domid != 0 && domid != before[0].1 {
+                let owner = self.0[path].permissions[0].1;
+                if domid != 0 && domid != owner {
                     return Err(Errno::EACCES);
                 }
                 if domid != 0 && permissions[0].1 != domid {
                     return Err(Errno::EPERM);
                 }
                 self.0.get_mut(path).unwrap().permissions.clone_from(permissions);
-                Ok((ok, Some(self.readers(path, Some(&before)))))
+                Ok((ok, true))
             }
         }
     }
@@ -274,10 +268,11 @@ impl Pair {
                     );
                     open.log.push((path, operation, answer));
                 } else {
-                    let (expected, told) = self.live.apply(domid, &path, &operation);
+                    let before = self.live.clone();
+                    let (expected, changed) = self.live.apply(domid, &path, &operation);
                     assert_eq!(answer, expected, "domain {domid}: {operation:?} {path}");
-                    self.changes += usize::from(told.is_some());
-                    self.expect_events(told.into_iter().collect());
+                    self.changes += usize::from(changed);
+                    self.expect_events(&before, changed.then_some(path).into_iter().collect());
                 }
             }
         }
@@ -287,7 +282,8 @@ impl Pair {
         let wire = self.wires.get_mut(&domid).unwrap();
         let end = if commit { b"T\0" } else { b"F\0" };
         let answer = wire.ask(M::TransactionEnd, open.id, end);
-        let mut told = Vec::new();
+        let before = self.live.clone();
+        let mut changed = Vec::new();
         match answer {
             Err(errno) => {
                 assert_eq!(errno, Errno::EAGAIN);
@@ -295,28 +291,27 @@ impl Pair {
             }
             Ok(_) if commit => {
                 for (path, operation, answer) in &open.log {
-                    let (now, event) = self.live.apply(domid, path, operation);
+                    let (now, change) = self.live.apply(domid, path, operation);
                     assert_eq!(now, *answer, "domain {domid} relied on it: {operation:?} {path}");
-                    told.extend(event);
+                    if change && !changed.contains(path) {
+                        changed.push(path.clone());
+                    }
                 }
-                self.changes += usize::from(!told.is_empty());
+                self.changes += usize::from(!changed.is_empty());
             }
             Ok(_) => {}
         }
-        self.expect_events(told);
+        self.expect_events(&before, changed);
     }
 
-    /// Each domain hears of what it may know, in order, and of nothing else. The same event twice in one step may be
-    /// told once.
-    fn expect_events(&mut self, told: Vec<Told>) {
+    /// Each domain hears in order of what it may know, by what was before or by what is now, and of nothing else.
+    fn expect_events(&mut self, before: &Model, changed: Vec<String>) {
         for (domid, wire) in &mut self.wires {
             let events: Vec<_> = wire.take_events().into_iter().map(|event| event.0).collect();
-            let mut expected: Vec<String> = Vec::new();
-            for (path, readers) in &told {
-                if readers.contains(domid) && !expected.contains(path) {
-                    expected.push(path.clone());
-                }
-            }
+            let knows = |path: &&String| {
+                before.lets_know(*domid, path) || self.live.lets_know(*domid, path)
+            };
+            let expected: Vec<_> = changed.iter().filter(knows).cloned().collect();
             assert_eq!(events, expected, "events of domain {domid}");
         }
     }
