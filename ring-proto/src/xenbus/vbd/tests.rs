@@ -285,6 +285,35 @@ fn more_than_was_offered_is_refused() {
 }
 
 #[test]
+fn more_than_this_crate_has_room_for_is_refused() {
+    let offer = BackendFeatures { max_queues: u32::MAX, max_ring_page_order: u32::MAX, ..OFFER };
+    let mut many = stock_frontend().with("multi-queue-num-queues", b"17");
+    let error = refused(Connection::read(&mut many, &offer));
+    assert_eq!(error.reason, Reason::OutOfRange { min: 1, max: 16 });
+    let mut large = stock_frontend().with("ring-page-order", b"5");
+    let error = refused(Connection::read(&mut large, &offer));
+    assert_eq!(error.reason, Reason::OutOfRange { min: 0, max: 4 });
+}
+
+/// `io/blkif.h`: a backend without indirect requests must not have the key.
+#[test]
+fn a_backend_without_indirect_requests_does_not_mention_them() {
+    let mut own = Fake::default();
+    OFFER.write(&mut own).unwrap();
+    assert_eq!(own.get("feature-max-indirect-segments"), Some("256"));
+    BackendFeatures { max_indirect_segments: 0, ..OFFER }.write(&mut own).unwrap();
+    assert_eq!(own.get("feature-max-indirect-segments"), None);
+}
+
+#[test]
+fn a_granularity_of_zero_is_none() {
+    let mut directory = stock_backend(true).with("discard-granularity", b"0");
+    directory.set(&[("sector-size", "4096")]);
+    let discard = Geometry::read(&mut directory).unwrap().discard.unwrap();
+    assert_eq!(discard.granularity, 4096);
+}
+
+#[test]
 fn nothing_is_used_twice() {
     let directory = stock_frontend();
     for (key, value, other) in [
@@ -314,6 +343,8 @@ fn settings_stay_within_both_ends_and_this_crate() {
     assert_eq!((settings.queues, settings.ring_page_order), (16, 4));
     let settings = FrontendSettings::negotiate(&most, &OFFER);
     assert_eq!((settings.queues, settings.ring_page_order), (8, 4));
+    let offer = BackendFeatures { max_ring_page_order: 2, ..all };
+    assert_eq!(FrontendSettings::negotiate(&most, &offer).ring_page_order, 2);
     let settings = FrontendSettings::negotiate(&SETTINGS, &all);
     assert_eq!((settings.queues, settings.ring_page_order), (1, 0));
     let none = FrontendSettings { queues: 0, ..SETTINGS };

@@ -264,6 +264,10 @@ fn every_key_of_the_frontend_is_checked() {
         let mut directory = full_frontend().with("multi-queue-num-queues", bad.as_bytes());
         assert_eq!(refused(read(&mut directory)).path.as_str(), "multi-queue-num-queues", "{bad}");
     }
+    let mut directory = full_frontend().with("multi-queue-num-queues", b"17");
+    let offer = BackendFeatures { max_queues: u32::MAX, ..OFFER };
+    let error = refused(Connection::read(&mut directory, &offer));
+    assert_eq!(error.reason, Reason::OutOfRange { min: 1, max: 16 });
     let mut more = full_frontend().with("multi-queue-num-queues", b"3");
     assert_eq!(refused(read(&mut more)).path.as_str(), "queue-2/tx-ring-ref");
 }
@@ -329,6 +333,29 @@ fn queues_have_to_be_as_negotiated() {
     let settings = FrontendSettings { queues: 17, ..SETTINGS };
     let error = Connection::new(settings, &many, None).unwrap_err();
     assert_eq!(error.reason, Reason::HasToBe(16));
+}
+
+#[test]
+fn several_queues_write_nothing_where_a_single_one_does() {
+    let mut own = Fake::default();
+    for split in [false, true] {
+        let settings = FrontendSettings { split_event_channels: split, ..SETTINGS };
+        connection(1, settings, 8).write(&mut own).unwrap();
+    }
+    assert_eq!(own.get("event-channel"), None);
+    connection(2, SETTINGS, 8).write(&mut own).unwrap();
+    let keys = keys::KEYS.iter().filter(|key| key.per_queue);
+    for key in keys {
+        assert_eq!(own.get(key.name), None);
+    }
+}
+
+#[test]
+fn large_packets_need_several_slots() {
+    let mut directory = stock_backend().with("feature-sg", b"0");
+    let offloads = BackendFeatures::read(&mut directory).unwrap().offloads;
+    let expected = Offloads { sg: false, gso_tcpv4: false, gso_tcpv6: false, ..Offloads::ALL };
+    assert_eq!(offloads, expected);
 }
 
 fn connection(queues: u32, settings: FrontendSettings, start: u32) -> Connection {

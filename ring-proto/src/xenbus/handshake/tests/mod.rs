@@ -221,6 +221,42 @@ fn a_restarted_backend_is_found_again() {
     assert_eq!(works(&mut front, &mut back, true), again);
 }
 
+/// A guest that was reset: its toolstack wrote `Initialising` while the backend was closing.
+#[test]
+fn a_closing_backend_awaits_only_who_was_connected() {
+    use State::*;
+    for (frontend, to) in [
+        (Initialising, Closed),
+        (Closed, Closed),
+        (Unknown, Closed),
+        (Initialised, Closing),
+        (Connected, Closing),
+        (Closing, Closing),
+        (Reconfiguring, Closing),
+    ] {
+        assert_eq!(Backend::found(Closing).next(frontend, true).unwrap().to, to, "{frontend}");
+    }
+}
+
+/// Grants end only when the backend has let go of them.
+#[test]
+fn a_closing_frontend_awaits_a_backend_that_is_connected() {
+    use State::*;
+    for (backend, to) in [
+        (Initialised, Closing),
+        (Connected, Closing),
+        (Reconfiguring, Closing),
+        (Reconfigured, Closing),
+        (Closing, Closed),
+        (Closed, Closed),
+        (InitWait, Closed),
+        (Initialising, Closed),
+        (Unknown, Closed),
+    ] {
+        assert_eq!(Frontend::found(Closing).next(backend, true).unwrap().to, to, "{backend}");
+    }
+}
+
 #[test]
 fn a_closed_backend_never_touches_old_rings() {
     let mut back = Backend::found(State::Closed);
