@@ -1,0 +1,647 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The io_uring of a queue, and the memory that the kernel reaches through it. All `unsafe` of the crate is here.
+//!
+//! What is handed to the kernel stays valid until its completion, by these rules:
+//!
+//! * A [`Region`] is mapped as long as any copy of it is in use ([`Region::new`]); the kernel's use counts.
+//! * Vectors, and the buffers that events are read into, belong to the [`Engine`] and do not move.
+//! * Dropping the engine cancels what can be cancelled and waits for everything else.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::ptr::NonNull;
+use std::time::Duration;
+
+use io_uring::{IoUring, opcode, squeue, types};
+use ring_proto::shared::{PAGE_SIZE, Region, SharedMemory};
+
+/// What an operation's completion is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Token {
+    /// The disk operation of the request in this slot.
+    Slot(u32),
+    /// One of the descriptors that events are read from.
+    Source(Source),
+    /// A doorbell was rung.
+    Doorbell,
+    /// Nothing that anybody waits for.
+    Nothing,
+}
+
+/// A descriptor that an event is read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The event channel.
+    Event = 0,
+    /// The eventfd of the control thread.
+    Control = 1,
+    /// The eventfd of the thread that does what io_uring cannot.
+    Helper = 2,
+}
+
+const SOURCES: [Source; 3] = [Source::Event, Source::Control, Source::Helper];
+
+impl Token {
+    fn pack(self) -> u64 {
+        match self {
+            Self::Slot(slot) => u64::from(slot),
+            Self::Source(source) => 1 << 32 | source as u64,
+            Self::Doorbell => 2 << 32,
+            Self::Nothing => 3 << 32,
+        }
+    }
+
+    fn unpack(data: u64) -> Self {
+        match (data >> 32, data as u32) {
+            (0, slot) => Self::Slot(slot),
+            (1, source) => SOURCES.get(source as usize).map_or(Self::Nothing, |&it| Self::Source(it)),
+            (2, _) => Self::Doorbell,
+            _ => Self::Nothing,
+        }
+    }
+}
+
+/// A finished operation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Completion {
+    pub(crate) token: Token,
+    /// Not negative: what the system call would have returned. Negative: its error number.
+    pub(crate) result: i32,
+}
+
+/// Which way a transfer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// Disk to memory.
+    Read,
+    /// Memory to disk.
+    Write,
+}
+
+/// A registered descriptor of the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ImageFile {
+    /// Past the page cache.
+    Direct = 0,
+    /// Through it.
+    Buffered = 1,
+}
+
+/// The descriptors that an engine works on. All stay open as long as it lives.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Descriptors {
+    /// The image, past the page cache. That through it if there is no other.
+    pub(crate) direct: RawFd,
+    /// The image, through the page cache.
+    pub(crate) buffered: RawFd,
+    /// The event channel.
+    pub(crate) event: RawFd,
+    /// How many bytes one read of it takes.
+    pub(crate) event_len: usize,
+    /// Where eight bytes ring the peer's doorbell, if anywhere.
+    pub(crate) doorbell: Option<RawFd>,
+    /// The eventfd of the control thread.
+    pub(crate) control: RawFd,
+    /// The eventfd of the helper thread.
+    pub(crate) helper: RawFd,
+}
+
+/// Places in the table of registered files.
+mod file {
+    pub(super) const DOORBELL: u32 = 2;
+    pub(super) const FIRST_SOURCE: u32 = 3;
+}
+
+/// Most bytes that are read from an event descriptor at once.
+const SOURCE_LEN: usize = 64;
+
+/// The value that a doorbell is rung with.
+static RING: u64 = 1;
+
+/// The vector of one slot: pieces of memory that one operation transfers.
+#[derive(Clone, Copy, Debug, Default)]
+struct Vector {
+    /// First piece not transferred yet.
+    first: u16,
+    /// Pieces in all.
+    count: u16,
+    /// Whether all lie in the registered memory.
+    fixed: bool,
+}
+
+/// One io_uring, and what its operations point to.
+pub(crate) struct Engine {
+    ring: IoUring,
+    /// `pieces` entries for each slot.
+    iovecs: Box<[libc::iovec]>,
+    vectors: Box<[Vector]>,
+    pieces: usize,
+    source_buffers: Box<[[u8; SOURCE_LEN]; SOURCES.len()]>,
+    event_len: usize,
+    /// Memory registered as fixed buffer 0.
+    fixed: Option<Region>,
+    /// Whether this kernel has vectored operations on fixed buffers (since 6.15).
+    has_vector_fixed: bool,
+    has_doorbell: bool,
+    /// Operations pushed whose completions were not taken yet.
+    outstanding: u64,
+}
+
+// SAFETY: the pointers in `iovecs` are plain addresses to this side; only the kernel goes through them, and it does
+// not care which thread asked.
+unsafe impl Send for Engine {}
+
+impl Engine {
+    /// An engine for `slots` requests of up to `pieces` pieces each. To be made on the thread that uses it.
+    pub(crate) fn new(slots: u32, pieces: usize, files: Descriptors) -> io::Result<Self> {
+        let entries = (slots + 2 * SOURCES.len() as u32 + 2).next_power_of_two();
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .build(entries)
+            // Before 6.1 there is no deferred task work.
+            .or_else(|_| IoUring::builder().build(entries))?;
+        ring.submitter().register_files(&[
+            files.direct,
+            files.buffered,
+            files.doorbell.unwrap_or(-1),
+            files.event,
+            files.control,
+            files.helper,
+        ])?;
+        let mut probe = io_uring::Probe::new();
+        ring.submitter().register_probe(&mut probe)?;
+        let empty = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        Ok(Self {
+            ring,
+            iovecs: vec![empty; slots as usize * pieces].into_boxed_slice(),
+            vectors: vec![Vector::default(); slots as usize].into_boxed_slice(),
+            pieces,
+            source_buffers: Box::default(),
+            event_len: files.event_len.clamp(1, SOURCE_LEN),
+            fixed: None,
+            has_vector_fixed: probe.is_supported(opcode::ReadvFixed::CODE)
+                && probe.is_supported(opcode::WritevFixed::CODE),
+            has_doorbell: files.doorbell.is_some(),
+            outstanding: 0,
+        })
+    }
+
+    /// Registers memory, so that operations on it need not look its pages up. Once per engine.
+    pub(crate) fn register_memory(&mut self, memory: Region) -> io::Result<()> {
+        let iovec = libc::iovec { iov_base: memory.base().as_ptr().cast(), iov_len: memory.len() };
+        // SAFETY: the memory is mapped as long as a copy of `memory` is in use, and `self.fixed` is one. The kernel
+        // holds the pages themselves besides.
+        unsafe { self.ring.submitter().register_buffers(&[iovec])? };
+        self.fixed = Some(memory);
+        Ok(())
+    }
+
+    /// Forgets the pieces of a slot.
+    #[inline]
+    pub(crate) fn clear(&mut self, slot: u32) {
+        if let Some(vector) = self.vectors.get_mut(slot as usize) {
+            *vector = Vector { first: 0, count: 0, fixed: true };
+        }
+    }
+
+    /// Adds memory to what a slot's next operation transfers. Adjacent memory makes one piece.
+    ///
+    /// Returns whether it had room.
+    #[inline]
+    pub(crate) fn add(&mut self, slot: u32, memory: Region) -> bool {
+        let base = slot as usize * self.pieces;
+        let Some(vector) = self.vectors.get_mut(slot as usize) else { return false };
+        let Some(iovecs) = self.iovecs.get_mut(base..base + self.pieces) else { return false };
+        let start = memory.base().as_ptr();
+        vector.fixed &= self.fixed.is_some_and(|fixed| {
+            let low = fixed.base().addr().get();
+            (low..=low + fixed.len() - memory.len().min(fixed.len())).contains(&start.addr())
+        });
+        if let Some(last) = usize::from(vector.count).checked_sub(1).and_then(|at| iovecs.get_mut(at)) {
+            if last.iov_base.addr() + last.iov_len == start.addr() {
+                last.iov_len += memory.len();
+                return true;
+            }
+        }
+        let Some(next) = iovecs.get_mut(usize::from(vector.count)) else { return false };
+        *next = libc::iovec { iov_base: start.cast(), iov_len: memory.len() };
+        vector.count += 1;
+        true
+    }
+
+    /// Drops the first `done` bytes from a slot's pieces, after a transfer that fell short.
+    pub(crate) fn advance(&mut self, slot: u32, mut done: usize) {
+        let base = slot as usize * self.pieces;
+        let Some(vector) = self.vectors.get_mut(slot as usize) else { return };
+        let Some(iovecs) = self.iovecs.get_mut(base..base + self.pieces) else { return };
+        for iovec in iovecs.iter_mut().take(vector.count.into()).skip(vector.first.into()) {
+            let part = done.min(iovec.iov_len);
+            iovec.iov_base = iovec.iov_base.wrapping_byte_add(part);
+            iovec.iov_len -= part;
+            done -= part;
+            if iovec.iov_len > 0 {
+                break;
+            }
+            vector.first += 1;
+        }
+    }
+
+    /// Queues the transfer between a slot's pieces and the image at `offset`. Returns whether fixed buffers serve it.
+    #[inline]
+    pub(crate) fn transfer(&mut self, slot: u32, direction: Direction, file: ImageFile, offset: u64) -> bool {
+        let Some(&vector) = self.vectors.get(slot as usize) else { return false };
+        let pieces = slot as usize * self.pieces;
+        let (first, count) = (usize::from(vector.first), usize::from(vector.count));
+        let Some(iovecs) = self.iovecs.get(pieces + first..pieces + count) else { return false };
+        let fd = types::Fixed(file as u32);
+        let vectored = (iovecs.as_ptr(), iovecs.len() as u32);
+        let (entry, fixed) = match (iovecs, direction) {
+            ([one], Direction::Read) if vector.fixed => (
+                opcode::ReadFixed::new(fd, one.iov_base.cast(), one.iov_len as u32, 0)
+                    .offset(offset)
+                    .build(),
+                true,
+            ),
+            ([one], Direction::Write) if vector.fixed => (
+                opcode::WriteFixed::new(fd, one.iov_base.cast(), one.iov_len as u32, 0)
+                    .offset(offset)
+                    .build(),
+                true,
+            ),
+            (_, Direction::Read) if vector.fixed && self.has_vector_fixed => (
+                opcode::ReadvFixed::new(fd, vectored.0, vectored.1, 0).offset(offset).build(),
+                true,
+            ),
+            (_, Direction::Write) if vector.fixed && self.has_vector_fixed => (
+                opcode::WritevFixed::new(fd, vectored.0, vectored.1, 0).offset(offset).build(),
+                true,
+            ),
+            (_, Direction::Read) => {
+                (opcode::Readv::new(fd, vectored.0, vectored.1).offset(offset).build(), false)
+            }
+            (_, Direction::Write) => {
+                (opcode::Writev::new(fd, vectored.0, vectored.1).offset(offset).build(), false)
+            }
+        };
+        self.push(entry, Token::Slot(slot));
+        fixed
+    }
+
+    /// Queues making all finished writes durable.
+    pub(crate) fn sync(&mut self, slot: u32) {
+        let fd = types::Fixed(ImageFile::Buffered as u32);
+        let entry = opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build();
+        self.push(entry, Token::Slot(slot));
+    }
+
+    /// Queues punching a hole into the image.
+    pub(crate) fn punch_hole(&mut self, slot: u32, offset: u64, len: u64) {
+        let fd = types::Fixed(ImageFile::Buffered as u32);
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        let entry = opcode::Fallocate::new(fd, len).offset(offset).mode(mode).build();
+        self.push(entry, Token::Slot(slot));
+    }
+
+    /// Queues a discard on a block device (`BLOCK_URING_CMD_DISCARD`, since 6.12; earlier it fails).
+    pub(crate) fn discard(&mut self, slot: u32, offset: u64, len: u64) {
+        const BLOCK_URING_CMD_DISCARD: u32 = 0x12 << 8;
+        let fd = types::Fixed(ImageFile::Buffered as u32);
+        let mut cmd = [0; 16];
+        cmd[..8].copy_from_slice(&len.to_ne_bytes());
+        let entry = opcode::UringCmd16::new(fd, BLOCK_URING_CMD_DISCARD).addr(Some(offset)).cmd(cmd).build();
+        self.push(entry, Token::Slot(slot));
+    }
+
+    /// Queues a read of an event descriptor. One at a time for each.
+    pub(crate) fn read(&mut self, source: Source) {
+        let len = if source == Source::Event { self.event_len } else { 8 };
+        let Some(buffer) = self.source_buffers.get_mut(source as usize) else { return };
+        let fd = types::Fixed(file::FIRST_SOURCE + source as u32);
+        let entry = opcode::Read::new(fd, buffer.as_mut_ptr(), len as u32).build();
+        self.push(entry, Token::Source(source));
+    }
+
+    /// Queues ringing the peer's doorbell. Returns `false` when there is no descriptor for it.
+    #[must_use]
+    pub(crate) fn ring_doorbell(&mut self) -> bool {
+        if self.has_doorbell {
+            let fd = types::Fixed(file::DOORBELL);
+            let entry = opcode::Write::new(fd, (&raw const RING).cast(), 8).build();
+            self.push(entry, Token::Doorbell);
+        }
+        self.has_doorbell
+    }
+
+    #[inline]
+    fn push(&mut self, entry: squeue::Entry, token: Token) {
+        let entry = entry.user_data(token.pack());
+        loop {
+            // SAFETY: all that the entry points to is a region in use, or the engine's own memory, and lives until the
+            // completion (see the module's rules).
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                self.outstanding += 1;
+                return;
+            }
+            // The queue has an entry for each slot and source, so it is full only after a submission failed.
+            if let Err(error) = self.ring.submit() {
+                log::warn!("io_uring takes no more operations: {error}");
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Whether an operation waits to be submitted.
+    #[inline]
+    pub(crate) fn pending(&mut self) -> bool {
+        !self.ring.submission().is_empty()
+    }
+
+    /// Whether there are completions to take, now or after an [`enter`](Self::enter) that does not wait. Costs no
+    /// system call.
+    #[inline]
+    pub(crate) fn ready(&mut self) -> bool {
+        !self.ring.completion().is_empty() || self.ring.submission().taskrun()
+    }
+
+    /// Submits all that is queued, and waits for a completion if `wait` says so, for at most `timeout`. One system
+    /// call, or none when there is nothing to do. Returns whether there was one.
+    pub(crate) fn enter(&mut self, wait: bool, timeout: Option<Duration>) -> io::Result<bool> {
+        if !wait && !self.pending() && !self.ring.submission().taskrun() {
+            return Ok(false);
+        }
+        let result = match timeout.filter(|_| wait) {
+            Some(timeout) => {
+                let time = types::Timespec::from(timeout);
+                let args = types::SubmitArgs::new().timespec(&time);
+                self.ring.submitter().submit_with_args(1, &args)
+            }
+            None => self.ring.submit_and_wait(usize::from(wait)),
+        };
+        match result {
+            Ok(_) => Ok(true),
+            // Time is over, a signal came, or completions have to be taken first.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
+                ) =>
+            {
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the next completion, if there is one.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Option<Completion> {
+        let entry = self.ring.completion().next()?;
+        self.outstanding -= 1;
+        Some(Completion { token: Token::unpack(entry.user_data()), result: entry.result() })
+    }
+}
+
+impl Drop for Engine {
+    /// Waits until the kernel has let go of all memory.
+    fn drop(&mut self) {
+        if self.outstanding > 0 {
+            let entry = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
+            self.push(entry, Token::Nothing);
+        }
+        while self.outstanding > 0 {
+            if let Err(error) = self.enter(true, Some(Duration::from_secs(1))) {
+                // Leaving now would free memory that the kernel may still write to.
+                log::error!("io_uring fails while {} operations are under way: {error}", self.outstanding);
+                std::process::abort();
+            }
+            while self.next().is_some() {}
+        }
+    }
+}
+
+/// Private pages, for data that the hypervisor copies. Pages never touched take no memory.
+#[derive(Debug)]
+pub(crate) struct PrivatePages {
+    memory: Region,
+}
+
+impl PrivatePages {
+    /// `count` pages of zeros, at least one.
+    pub(crate) fn new(count: usize) -> io::Result<Self> {
+        let len = count.max(1) * PAGE_SIZE;
+        // SAFETY: a new anonymous mapping touches no memory that exists.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        // SAFETY: mapped just now, unmapped in `drop`, after the engine that might use it is gone (the queue's fields
+        // are dropped in that order); page-aligned; no reference into it is ever made.
+        Ok(Self { memory: unsafe { Region::new(base, len) } })
+    }
+
+    /// One of them.
+    pub(crate) fn page(&self, index: u32) -> Option<Region> {
+        self.memory.part(index as usize * PAGE_SIZE, PAGE_SIZE)
+    }
+
+    /// Gives the memory back to the system; all pages are zeros again.
+    pub(crate) fn release(&self) {
+        // SAFETY: the range is this mapping. No operation is under way in it: the caller says so by calling.
+        unsafe { libc::madvise(self.memory.base().as_ptr().cast(), self.memory.len(), libc::MADV_DONTNEED) };
+    }
+}
+
+impl Drop for PrivatePages {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `new`, used by nobody any more.
+        unsafe { libc::munmap(self.memory.base().as_ptr().cast(), self.memory.len()) };
+    }
+}
+
+/// A page on a page boundary, for trying out direct I/O.
+#[derive(Debug)]
+#[repr(C, align(4096))]
+pub(crate) struct AlignedPage([u8; PAGE_SIZE]);
+
+impl AlignedPage {
+    pub(crate) fn new() -> Box<Self> {
+        Box::new(Self([0; PAGE_SIZE]))
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+/// `BLKDISCARD`.
+const BLKDISCARD: libc::c_ulong = 0x1277;
+/// `BLKSECDISCARD`.
+const BLKSECDISCARD: libc::c_ulong = 0x127d;
+
+/// Discards a range of a block device, in bytes, and waits for it.
+pub(crate) fn discard_range(device: &File, offset: u64, len: u64, secure: bool) -> io::Result<()> {
+    let range = [offset, len];
+    let request = if secure { BLKSECDISCARD } else { BLKDISCARD };
+    // SAFETY: both ioctls read two words at the pointer and write nothing there.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), request, &raw const range) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether a block device can discard securely. It is asked for a range that no device takes: one that can complains
+/// about the range, one that cannot about the request.
+pub(crate) fn can_secure_discard(device: &File) -> bool {
+    discard_range(device, 1, 1, true).is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::fd::OwnedFd;
+
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+
+    struct Rig {
+        engine: Engine,
+        event: OwnedFd,
+        doorbell: OwnedFd,
+        memory: PrivatePages,
+        image: File,
+    }
+
+    fn rig() -> Rig {
+        let image = tempfile::tempfile().unwrap();
+        let [event, doorbell, control, helper] =
+            [(); 4].map(|()| eventfd(0, EventfdFlags::CLOEXEC).unwrap());
+        let engine = Engine::new(
+            4,
+            8,
+            Descriptors {
+                direct: image.as_raw_fd(),
+                buffered: image.as_raw_fd(),
+                event: event.as_raw_fd(),
+                event_len: 8,
+                doorbell: Some(doorbell.as_raw_fd()),
+                control: control.as_raw_fd(),
+                helper: helper.as_raw_fd(),
+            },
+        )
+        .unwrap();
+        Rig { engine, event, doorbell, memory: PrivatePages::new(8).unwrap(), image }
+    }
+
+    fn finish(engine: &mut Engine) -> Completion {
+        engine.enter(true, None).unwrap();
+        engine.next().unwrap()
+    }
+
+    #[test]
+    fn tokens_survive_packing() {
+        let sources = SOURCES.map(Token::Source);
+        let others = [Token::Slot(0), Token::Slot(511), Token::Doorbell, Token::Nothing];
+        for token in sources.into_iter().chain(others) {
+            assert_eq!(Token::unpack(token.pack()), token);
+        }
+    }
+
+    #[test]
+    fn adjacent_pages_make_one_piece_and_fixed_memory_is_recognised() {
+        let mut rig = rig();
+        let page = |index| rig.memory.page(index).unwrap();
+        rig.engine.register_memory(rig.memory.memory).unwrap();
+        rig.engine.clear(1);
+        for index in [0, 1, 2, 5, 6] {
+            assert!(rig.engine.add(1, page(index)));
+        }
+        assert_eq!((rig.engine.vectors[1].count, rig.engine.vectors[1].fixed), (2, true));
+        assert_eq!(rig.engine.iovecs[8].iov_len, 3 * PAGE_SIZE);
+        let elsewhere = PrivatePages::new(1).unwrap();
+        assert!(rig.engine.add(1, elsewhere.page(0).unwrap()));
+        assert!(!rig.engine.vectors[1].fixed);
+    }
+
+    #[test]
+    fn data_goes_both_ways_fixed_and_not() {
+        for register in [false, true] {
+            let mut rig = rig();
+            if register {
+                rig.engine.register_memory(rig.memory.memory).unwrap();
+            }
+            let page = |index| rig.memory.page(index).unwrap();
+            page(0).copy_in(0, &[7; PAGE_SIZE]);
+            page(3).copy_in(0, &[9; PAGE_SIZE]);
+            rig.engine.clear(0);
+            assert!(rig.engine.add(0, page(0)) && rig.engine.add(0, page(3)));
+            rig.engine.transfer(0, Direction::Write, ImageFile::Direct, 512);
+            let done = finish(&mut rig.engine);
+            assert_eq!((done.token, done.result), (Token::Slot(0), 8192));
+
+            rig.engine.clear(2);
+            assert!(rig.engine.add(2, page(6).part(512, 1024).unwrap()));
+            let fixed = rig.engine.transfer(2, Direction::Read, ImageFile::Buffered, 512 + 3584);
+            assert_eq!(fixed, register);
+            assert_eq!(finish(&mut rig.engine).result, 1024);
+            assert_eq!(page(6).read::<[u8; 2]>(512 + 511), [7, 9]);
+
+            rig.engine.sync(3);
+            assert_eq!(finish(&mut rig.engine).result, 0);
+        }
+    }
+
+    #[test]
+    fn a_short_transfer_goes_on_where_it_stopped() {
+        let mut rig = rig();
+        rig.image.write_all(&[1; 3 * 4096]).unwrap();
+        rig.engine.clear(0);
+        for index in [0, 2, 4] {
+            assert!(rig.engine.add(0, rig.memory.page(index).unwrap()));
+        }
+        rig.engine.advance(0, 4096 + 1024);
+        rig.engine.transfer(0, Direction::Read, ImageFile::Direct, 4096 + 1024);
+        assert_eq!(finish(&mut rig.engine).result, 2 * 4096 - 1024);
+        let byte = |index, at| rig.memory.page(index).unwrap().read::<u8>(at);
+        assert_eq!((byte(0, 0), byte(2, 1023), byte(2, 1024), byte(4, 4095)), (0, 0, 1, 1));
+    }
+
+    #[test]
+    fn events_doorbell_and_timeout_pass_through_the_ring() {
+        let mut rig = rig();
+        rig.engine.read(Source::Event);
+        assert!(rig.engine.ring_doorbell());
+        assert_eq!(finish(&mut rig.engine).token, Token::Doorbell);
+        let mut rung = [0; 8];
+        File::from(rig.doorbell).read_exact(&mut rung).unwrap();
+        assert_eq!(u64::from_ne_bytes(rung), 1);
+
+        assert!(rig.engine.enter(true, Some(Duration::from_millis(1))).unwrap());
+        assert!(rig.engine.next().is_none(), "nobody rang");
+        rustix::io::write(&rig.event, &5u64.to_ne_bytes()).unwrap();
+        assert_eq!(finish(&mut rig.engine).token, Token::Source(Source::Event));
+        assert!(!rig.engine.enter(false, None).unwrap(), "nothing to do is no system call");
+    }
+
+    #[test]
+    fn dropping_cancels_what_waits() {
+        let mut rig = rig();
+        rig.engine.read(Source::Event);
+        rig.engine.read(Source::Control);
+        rig.engine.enter(false, None).unwrap();
+        drop(rig.engine);
+    }
+}

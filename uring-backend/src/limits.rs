@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Limits of a disk's rate, in requests and in bytes per second, with bursts.
+//!
+//! A [`Bucket`] is the token bucket in the form of the generic cell rate algorithm: its whole state is one moment, the
+//! time at which the bucket will be full again. Each request moves that moment on by its price; a request waits while
+//! the moment is further ahead than a burst is long. So all queues of a disk share a bucket without a lock, and a
+//! request larger than a burst still passes, once the debt before it is paid.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Nanoseconds in a second.
+const SECOND: u64 = 1_000_000_000;
+
+/// How much may happen per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rate {
+    /// Units per second. Zero is no limit.
+    pub per_second: u64,
+    /// How many units may come at once after a pause. Zero means a tenth of a second's worth.
+    pub burst: u64,
+}
+
+/// The limits of one disk. Bytes are counted in sectors of 512.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// Requests.
+    pub requests: Rate,
+    /// Sectors moved by them.
+    pub sectors: Rate,
+}
+
+/// A token bucket that any thread takes from.
+#[derive(Debug, Default)]
+struct Bucket {
+    /// Units per second, zero for no limit.
+    per_second: AtomicU64,
+    /// How far `full_at` may be ahead of now, in nanoseconds.
+    burst_time: AtomicU64,
+    /// When the bucket is full again, in nanoseconds of the caller's clock.
+    full_at: AtomicU64,
+}
+
+impl Bucket {
+    fn set(&self, rate: Rate) {
+        let burst = if rate.burst == 0 { (rate.per_second / 10).max(1) } else { rate.burst };
+        self.burst_time.store(time_of(burst, rate.per_second), Relaxed);
+        self.per_second.store(rate.per_second, Relaxed);
+        self.full_at.store(0, Relaxed);
+    }
+
+    /// When the next request may go, if not at `now`.
+    fn wait_until(&self, now: u64) -> Option<u64> {
+        if self.per_second.load(Relaxed) == 0 {
+            return None;
+        }
+        let (full_at, burst_time) = (self.full_at.load(Relaxed), self.burst_time.load(Relaxed));
+        let debt = full_at.saturating_sub(now);
+        (debt > 0 && debt >= burst_time).then(|| (full_at - burst_time).saturating_add(1))
+    }
+
+    fn charge(&self, now: u64, units: u64) {
+        let per_second = self.per_second.load(Relaxed);
+        if per_second > 0 {
+            let price = time_of(units, per_second);
+            // An update that never refuses cannot fail.
+            let _ = self.full_at.fetch_update(Relaxed, Relaxed, |full_at| {
+                Some(full_at.max(now).saturating_add(price))
+            });
+        }
+    }
+}
+
+/// Nanoseconds that `units` take at a rate.
+fn time_of(units: u64, per_second: u64) -> u64 {
+    let nanos = u128::from(units) * u128::from(SECOND) / u128::from(per_second.max(1));
+    u64::try_from(nanos).unwrap_or(u64::MAX)
+}
+
+/// What all queues of a disk share of its limits.
+#[derive(Debug, Default)]
+pub struct Limits {
+    requests: Bucket,
+    sectors: Bucket,
+}
+
+impl Limits {
+    /// Limits of these rates, with full buckets.
+    pub fn new(rates: Rates) -> Self {
+        let limits = Self::default();
+        limits.set(rates);
+        limits
+    }
+
+    /// Changes the rates; requests that wait see it when they look again.
+    pub fn set(&self, rates: Rates) {
+        self.requests.set(rates.requests);
+        self.sectors.set(rates.sectors);
+    }
+
+    /// Takes what one request of `sectors` costs.
+    ///
+    /// # Errors
+    ///
+    /// The time, in nanoseconds of the clock that `now` is of, at which to ask again; nothing was taken.
+    #[inline]
+    pub fn take(&self, now: u64, sectors: u64) -> Result<(), u64> {
+        let wait = self.requests.wait_until(now).max(self.sectors.wait_until(now));
+        if let Some(until) = wait {
+            return Err(until);
+        }
+        self.requests.charge(now, 1);
+        self.sectors.charge(now, sectors);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Sends requests of `sectors` as fast as the limits let them from `start` for `seconds`, and counts them.
+    fn drive(limits: &Limits, start: u64, seconds: u64, sectors: u64) -> u64 {
+        let (mut now, mut done) = (start, 0);
+        while now < start + seconds * SECOND {
+            match limits.take(now, sectors) {
+                Ok(()) => done += 1,
+                Err(until) => {
+                    assert!(until > now, "a wait that ends before it began");
+                    now = until;
+                }
+            }
+        }
+        done
+    }
+
+    #[test]
+    fn no_limit_never_waits() {
+        let limits = Limits::default();
+        assert!((0..10_000).all(|_| limits.take(0, u64::MAX).is_ok()));
+    }
+
+    #[test]
+    fn a_burst_passes_at_once_and_then_the_rate_holds() {
+        let limits =
+            Limits::new(Rates { requests: Rate { per_second: 100, burst: 20 }, ..Rates::default() });
+        let start = 5 * SECOND;
+        let at_once = (0..1000).take_while(|_| limits.take(start, 8).is_ok()).count();
+        assert!((20..=21).contains(&at_once), "{at_once} at once");
+        let later = drive(&limits, start, 10, 8);
+        assert!((990..=1010).contains(&later), "{later} in ten seconds");
+    }
+
+    #[test]
+    fn a_pause_refills_no_more_than_a_burst() {
+        let limits =
+            Limits::new(Rates { requests: Rate { per_second: 1000, burst: 50 }, ..Rates::default() });
+        drive(&limits, 0, 1, 1);
+        let at_once = (0..1000).take_while(|_| limits.take(1000 * SECOND, 1).is_ok()).count();
+        assert!((50..=51).contains(&at_once), "{at_once} at once");
+    }
+
+    #[test]
+    fn the_slower_of_two_limits_decides() {
+        let rates = Rates {
+            requests: Rate { per_second: 1000, burst: 1 },
+            sectors: Rate { per_second: 800, burst: 8 },
+        };
+        let done = drive(&Limits::new(rates), 0, 10, 8);
+        assert!((999..=1003).contains(&done), "{done}: 800 sectors a second are 100 requests of 8");
+    }
+
+    #[test]
+    fn a_request_larger_than_the_burst_passes_and_is_paid_for() {
+        let rates =
+            Rates { sectors: Rate { per_second: 1000, burst: 8 }, ..Rates::default() };
+        let limits = Limits::new(rates);
+        assert_eq!(limits.take(0, 2000), Ok(()));
+        let until = limits.take(0, 1).unwrap_err();
+        assert!(until >= SECOND * 19 / 10, "two seconds' worth were taken, {until} ns to pay it");
+    }
+
+    #[test]
+    fn a_new_rate_holds_from_then_on() {
+        let limits =
+            Limits::new(Rates { requests: Rate { per_second: 1, burst: 1 }, ..Rates::default() });
+        while limits.take(0, 1).is_ok() {}
+        limits.set(Rates::default());
+        assert_eq!(limits.take(0, 1), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_than_rate_and_burst(
+            per_second in 1u64..100_000,
+            burst in 1u64..10_000,
+            gaps in prop::collection::vec(0u64..50_000_000, 1..400),
+        ) {
+            let limits = Limits::new(Rates { requests: Rate { per_second, burst }, ..Rates::default() });
+            let (mut now, mut passed) = (SECOND, 0u64);
+            for gap in gaps {
+                now += gap;
+                passed += u64::from(limits.take(now, 1).is_ok());
+                let allowed = burst + 1 + per_second * (now - SECOND) / SECOND + 1;
+                prop_assert!(passed <= allowed, "{passed} passed, {allowed} allowed");
+            }
+        }
+    }
+}
