@@ -9,11 +9,11 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use ring_proto::blkif::SECTOR_SIZE;
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
 use crate::io::{self, AlignedPage};
@@ -137,7 +137,9 @@ impl Image {
             opened => opened.map_err(failed("open"))?,
         };
         lock(path, &buffered, options.read_only)?;
-        refuse_formats(&buffered).map_err(failed("read"))?.map_or(Ok(()), |what| Err(unfit(what)))?;
+        refuse_formats(&buffered)
+            .map_err(failed("read"))?
+            .map_or(Ok(()), |what| Err(unfit(what)))?;
 
         let (own_logical, own_physical) = if block_device {
             sector_sizes(&buffered).map_err(failed("measure"))?
@@ -145,7 +147,9 @@ impl Image {
             (SECTOR_SIZE as u32, SECTOR_SIZE as u32)
         };
         let sector_size = options.sector_size.unwrap_or(own_logical);
-        if !sector_size.is_power_of_two() || !(512..=4096).contains(&sector_size) || sector_size < own_logical
+        if !sector_size.is_power_of_two()
+            || !(512..=4096).contains(&sector_size)
+            || sector_size < own_logical
         {
             return Err(unfit(format!(
                 "a sector size of {sector_size} bytes is not possible (its own is {own_logical})"
@@ -240,24 +244,27 @@ impl Image {
         if self.block_device {
             let queue = |name| block_queue(metadata.rdev(), name);
             let max = queue("discard_max_bytes")?;
-            let granularity = u32::try_from(queue("discard_granularity")?).ok()?.max(self.sector_size);
+            let granularity =
+                u32::try_from(queue("discard_granularity")?).ok()?.max(self.sector_size);
             let alignment = block_attribute(metadata.rdev(), "discard_alignment")
                 .and_then(|offset| u32::try_from(offset).ok())
                 .unwrap_or(0);
             let secure = io::can_secure_discard(&self.buffered);
-            return (max > 0).then_some(Discard { by: DiscardBy::Ioctl { secure }, granularity, alignment });
+            return (max > 0).then_some(Discard {
+                by: DiscardBy::Ioctl { secure },
+                granularity,
+                alignment,
+            });
         }
-        // A hole in the last, unused byte of a block that is not there tells whether the file system punches any.
-        let past_end = i64::MAX as u64 / 2;
+        // Nothing is lost by a hole behind the end, and it tells whether the file system punches any.
         let probe = rustix::fs::fallocate(
             &self.buffered,
-            rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE,
-            past_end / 4096 * 4096,
+            FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+            metadata.len().next_multiple_of(4096),
             4096,
         );
         let granularity = u32::try_from(metadata.blksize()).unwrap_or(4096).max(self.sector_size);
-        let possible = matches!(probe, Ok(()) | Err(Errno::FBIG));
-        possible.then_some(Discard { by: DiscardBy::PunchHole, granularity, alignment: 0 })
+        probe.is_ok().then_some(Discard { by: DiscardBy::PunchHole, granularity, alignment: 0 })
     }
 }
 
@@ -388,7 +395,11 @@ fn sector_sizes(device: &File) -> std::io::Result<(u32, u32)> {
 /// A number of sysfs about a block device.
 fn block_attribute(device: u64, name: &str) -> Option<u64> {
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/{name}")).ok()?.trim().parse().ok()
+    std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/{name}"))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// A number of sysfs about a block device's queue; a partition's is that of its disk.
@@ -399,13 +410,108 @@ fn block_queue(device: u64, name: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use tempfile::TempDir;
 
     use super::*;
 
-    fn file(bytes: u64) -> tempfile::NamedTempFile {
-        let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR_OR_TMP")).unwrap();
-        file.as_file().set_len(bytes).unwrap();
-        file
+    fn image(dir: &TempDir, name: &str, contents: &[u8], len: u64) -> PathBuf {
+        let path = dir.path().join(name);
+        std::fs::write(&path, contents).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(len).unwrap();
+        path
+    }
+
+    fn refusal(path: &Path, options: OpenOptions) -> String {
+        Image::open(path, options).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_no_image_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("missing");
+        let text = refusal(&missing, OpenOptions::default());
+        assert!(text.contains("missing: cannot open it: No such file"), "{text}");
+        let text = refusal(dir.path(), OpenOptions::default());
+        assert!(text.contains("a directory is no disk image"), "{text}");
+        let text = refusal(Path::new("/dev/null"), OpenOptions::default());
+        assert!(text.contains("/dev/null: a character device is no disk image"), "{text}");
+        let text = refusal(&image(&dir, "empty", b"", 0), OpenOptions::default());
+        assert!(text.contains("empty: is empty"), "{text}");
+        let text =
+            refusal(&image(&dir, "container", b"QFI\xfb\0\0\0\x03", 65536), OpenOptions::default());
+        assert!(text.contains("container: is in the format qcow2, not raw"), "{text}");
+        let sectors = OpenOptions { sector_size: Some(700), ..OpenOptions::default() };
+        let text = refusal(&image(&dir, "odd", b"", 65536), sectors);
+        assert!(text.contains("odd: a sector size of 700 bytes is not possible"), "{text}");
+    }
+
+    #[test]
+    fn a_second_backend_is_refused_and_readers_share() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = image(&dir, "disk", b"", 1 << 20);
+        let reader = OpenOptions { read_only: true, ..OpenOptions::default() };
+        let first = Image::open(&path, OpenOptions::default()).unwrap();
+        for options in [OpenOptions::default(), reader] {
+            let text = refusal(&path, options);
+            assert!(text.ends_with("disk: in use by another disk of this process"), "{text}");
+        }
+        drop(first);
+        let readers = [Image::open(&path, reader).unwrap(), Image::open(&path, reader).unwrap()];
+        assert!(readers[0].read_only() && readers[1].discard().is_none());
+        assert!(matches!(
+            Image::open(&path, OpenOptions::default()),
+            Err(ImageError::InUse { .. })
+        ));
+    }
+
+    #[test]
+    fn the_holder_of_another_process_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = image(&dir, "disk", b"", 1 << 20);
+        let mut holder = std::process::Command::new("flock")
+            .args(["--exclusive", path.to_str().unwrap(), "sh", "-c", "echo held; read line"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut held = [0; 5];
+        holder.stdout.as_mut().unwrap().read_exact(&mut held).unwrap();
+        let text = refusal(&path, OpenOptions::default());
+        drop(holder.stdin.take());
+        holder.wait().unwrap();
+        assert!(text.contains(&format!("in use by process {} (flock)", holder.id())), "{text}");
+    }
+
+    #[test]
+    fn size_follows_the_file_in_whole_logical_sectors() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = image(&dir, "disk", b"", 10 * 4096 + 1000);
+        let file = File::options().write(true).open(&path).unwrap();
+        let small = Image::open(&path, OpenOptions::default()).unwrap();
+        assert_eq!((small.sectors().unwrap(), small.sector_size()), (81, 512));
+        drop(small);
+        let options = OpenOptions { sector_size: Some(4096), ..OpenOptions::default() };
+        let large = Image::open(&path, options).unwrap();
+        assert_eq!((large.sectors().unwrap(), large.physical_sector_size()), (80, 4096));
+        file.set_len(3 * 4096).unwrap();
+        assert_eq!(large.sectors().unwrap(), 24);
+    }
+
+    #[test]
+    fn direct_io_or_the_reason_why_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = image(&dir, "disk", b"", 1 << 20);
+        let opened = Image::open(&path, OpenOptions::default()).unwrap();
+        assert_ne!(opened.direct().is_some(), opened.fallback().is_some());
+        drop(opened);
+        let buffered =
+            Image::open(&path, OpenOptions { buffered: true, ..OpenOptions::default() }).unwrap();
+        assert!(buffered.direct().is_none() && buffered.fallback().is_none());
+
+        let tmpfs = tempfile::tempdir_in("/dev/shm").unwrap();
+        let opened =
+            Image::open(&image(&tmpfs, "disk", b"", 1 << 20), OpenOptions::default()).unwrap();
+        assert_eq!(opened.fallback(), Some("a tmpfs is nothing but page cache"));
+        assert_eq!(opened.discard().map(|discard| discard.by), Some(DiscardBy::PunchHole));
     }
 }

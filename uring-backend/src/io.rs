@@ -57,7 +57,9 @@ impl Token {
     fn unpack(data: u64) -> Self {
         match (data >> 32, data as u32) {
             (0, slot) => Self::Slot(slot),
-            (1, source) => SOURCES.get(source as usize).map_or(Self::Nothing, |&it| Self::Source(it)),
+            (1, source) => {
+                SOURCES.get(source as usize).map_or(Self::Nothing, |&it| Self::Source(it))
+            }
             (2, _) => Self::Doorbell,
             _ => Self::Nothing,
         }
@@ -121,13 +123,13 @@ const SOURCE_LEN: usize = 64;
 /// The value that a doorbell is rung with.
 static RING: u64 = 1;
 
-/// The vector of one slot: pieces of memory that one operation transfers.
-#[derive(Clone, Copy, Debug, Default)]
+/// The vector of one slot: pieces of memory that one operation transfers. It keeps its room from one request to the
+/// next, and changes only while no operation of the slot is under way.
+#[derive(Debug, Default)]
 struct Vector {
+    pieces: Vec<libc::iovec>,
     /// First piece not transferred yet.
-    first: u16,
-    /// Pieces in all.
-    count: u16,
+    first: usize,
     /// Whether all lie in the registered memory.
     fixed: bool,
 }
@@ -135,10 +137,8 @@ struct Vector {
 /// One io_uring, and what its operations point to.
 pub(crate) struct Engine {
     ring: IoUring,
-    /// `pieces` entries for each slot.
-    iovecs: Box<[libc::iovec]>,
-    vectors: Box<[Vector]>,
-    pieces: usize,
+    /// One for each slot.
+    vectors: Vec<Vector>,
     source_buffers: Box<[[u8; SOURCE_LEN]; SOURCES.len()]>,
     event_len: usize,
     /// Memory registered as fixed buffer 0.
@@ -150,13 +150,13 @@ pub(crate) struct Engine {
     outstanding: u64,
 }
 
-// SAFETY: the pointers in `iovecs` are plain addresses to this side; only the kernel goes through them, and it does
+// SAFETY: the pointers in `vectors` are plain addresses to this side; only the kernel goes through them, and it does
 // not care which thread asked.
 unsafe impl Send for Engine {}
 
 impl Engine {
-    /// An engine for `slots` requests of up to `pieces` pieces each. To be made on the thread that uses it.
-    pub(crate) fn new(slots: u32, pieces: usize, files: Descriptors) -> io::Result<Self> {
+    /// An engine for `slots` requests. To be made on the thread that uses it.
+    pub(crate) fn new(slots: u32, files: Descriptors) -> io::Result<Self> {
         let entries = (slots + 2 * SOURCES.len() as u32 + 2).next_power_of_two();
         let ring = IoUring::builder()
             .setup_single_issuer()
@@ -175,13 +175,10 @@ impl Engine {
         ])?;
         let mut probe = io_uring::Probe::new();
         ring.submitter().register_probe(&mut probe)?;
-        let empty = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
         Ok(Self {
             ring,
-            iovecs: vec![empty; slots as usize * pieces].into_boxed_slice(),
-            vectors: vec![Vector::default(); slots as usize].into_boxed_slice(),
-            pieces,
-            source_buffers: Box::default(),
+            vectors: (0..slots).map(|_| Vector::default()).collect(),
+            source_buffers: Box::new([[0; SOURCE_LEN]; SOURCES.len()]),
             event_len: files.event_len.clamp(1, SOURCE_LEN),
             fixed: None,
             has_vector_fixed: probe.is_supported(opcode::ReadvFixed::CODE)
@@ -205,46 +202,38 @@ impl Engine {
     #[inline]
     pub(crate) fn clear(&mut self, slot: u32) {
         if let Some(vector) = self.vectors.get_mut(slot as usize) {
-            *vector = Vector { first: 0, count: 0, fixed: true };
+            vector.pieces.clear();
+            vector.first = 0;
+            vector.fixed = true;
         }
     }
 
     /// Adds memory to what a slot's next operation transfers. Adjacent memory makes one piece.
-    ///
-    /// Returns whether it had room.
     #[inline]
-    pub(crate) fn add(&mut self, slot: u32, memory: Region) -> bool {
-        let base = slot as usize * self.pieces;
-        let Some(vector) = self.vectors.get_mut(slot as usize) else { return false };
-        let Some(iovecs) = self.iovecs.get_mut(base..base + self.pieces) else { return false };
+    pub(crate) fn add(&mut self, slot: u32, memory: Region) {
+        let Some(vector) = self.vectors.get_mut(slot as usize) else { return };
         let start = memory.base().as_ptr();
         vector.fixed &= self.fixed.is_some_and(|fixed| {
-            let low = fixed.base().addr().get();
-            (low..=low + fixed.len() - memory.len().min(fixed.len())).contains(&start.addr())
+            let low = fixed.base().as_ptr().addr();
+            start.addr() >= low && start.addr() + memory.len() <= low + fixed.len()
         });
-        if let Some(last) = usize::from(vector.count).checked_sub(1).and_then(|at| iovecs.get_mut(at)) {
-            if last.iov_base.addr() + last.iov_len == start.addr() {
+        match vector.pieces.last_mut() {
+            Some(last) if last.iov_base.addr() + last.iov_len == start.addr() => {
                 last.iov_len += memory.len();
-                return true;
             }
+            _ => vector.pieces.push(libc::iovec { iov_base: start.cast(), iov_len: memory.len() }),
         }
-        let Some(next) = iovecs.get_mut(usize::from(vector.count)) else { return false };
-        *next = libc::iovec { iov_base: start.cast(), iov_len: memory.len() };
-        vector.count += 1;
-        true
     }
 
     /// Drops the first `done` bytes from a slot's pieces, after a transfer that fell short.
     pub(crate) fn advance(&mut self, slot: u32, mut done: usize) {
-        let base = slot as usize * self.pieces;
         let Some(vector) = self.vectors.get_mut(slot as usize) else { return };
-        let Some(iovecs) = self.iovecs.get_mut(base..base + self.pieces) else { return };
-        for iovec in iovecs.iter_mut().take(vector.count.into()).skip(vector.first.into()) {
-            let part = done.min(iovec.iov_len);
-            iovec.iov_base = iovec.iov_base.wrapping_byte_add(part);
-            iovec.iov_len -= part;
+        for piece in vector.pieces.iter_mut().skip(vector.first) {
+            let part = done.min(piece.iov_len);
+            piece.iov_base = piece.iov_base.wrapping_byte_add(part);
+            piece.iov_len -= part;
             done -= part;
-            if iovec.iov_len > 0 {
+            if piece.iov_len > 0 {
                 break;
             }
             vector.first += 1;
@@ -253,14 +242,18 @@ impl Engine {
 
     /// Queues the transfer between a slot's pieces and the image at `offset`. Returns whether fixed buffers serve it.
     #[inline]
-    pub(crate) fn transfer(&mut self, slot: u32, direction: Direction, file: ImageFile, offset: u64) -> bool {
-        let Some(&vector) = self.vectors.get(slot as usize) else { return false };
-        let pieces = slot as usize * self.pieces;
-        let (first, count) = (usize::from(vector.first), usize::from(vector.count));
-        let Some(iovecs) = self.iovecs.get(pieces + first..pieces + count) else { return false };
+    pub(crate) fn transfer(
+        &mut self,
+        slot: u32,
+        direction: Direction,
+        file: ImageFile,
+        offset: u64,
+    ) -> bool {
+        let Some(vector) = self.vectors.get(slot as usize) else { return false };
+        let Some(pieces) = vector.pieces.get(vector.first..) else { return false };
         let fd = types::Fixed(file as u32);
-        let vectored = (iovecs.as_ptr(), iovecs.len() as u32);
-        let (entry, fixed) = match (iovecs, direction) {
+        let vectored = (pieces.as_ptr(), pieces.len() as u32);
+        let (entry, fixed) = match (pieces, direction) {
             ([one], Direction::Read) if vector.fixed => (
                 opcode::ReadFixed::new(fd, one.iov_base.cast(), one.iov_len as u32, 0)
                     .offset(offset)
@@ -313,7 +306,10 @@ impl Engine {
         let fd = types::Fixed(ImageFile::Buffered as u32);
         let mut cmd = [0; 16];
         cmd[..8].copy_from_slice(&len.to_ne_bytes());
-        let entry = opcode::UringCmd16::new(fd, BLOCK_URING_CMD_DISCARD).addr(Some(offset)).cmd(cmd).build();
+        let entry = opcode::UringCmd16::new(fd, BLOCK_URING_CMD_DISCARD)
+            .addr(Some(offset))
+            .cmd(cmd)
+            .build();
         self.push(entry, Token::Slot(slot));
     }
 
@@ -416,7 +412,10 @@ impl Drop for Engine {
         while self.outstanding > 0 {
             if let Err(error) = self.enter(true, Some(Duration::from_secs(1))) {
                 // Leaving now would free memory that the kernel may still write to.
-                log::error!("io_uring fails while {} operations are under way: {error}", self.outstanding);
+                log::error!(
+                    "io_uring fails while {} operations are under way: {error}",
+                    self.outstanding
+                );
                 std::process::abort();
             }
             while self.next().is_some() {}
@@ -462,7 +461,13 @@ impl PrivatePages {
     /// Gives the memory back to the system; all pages are zeros again.
     pub(crate) fn release(&self) {
         // SAFETY: the range is this mapping. No operation is under way in it: the caller says so by calling.
-        unsafe { libc::madvise(self.memory.base().as_ptr().cast(), self.memory.len(), libc::MADV_DONTNEED) };
+        unsafe {
+            libc::madvise(
+                self.memory.base().as_ptr().cast(),
+                self.memory.len(),
+                libc::MADV_DONTNEED,
+            )
+        };
     }
 }
 
@@ -531,7 +536,6 @@ mod tests {
             [(); 4].map(|()| eventfd(0, EventfdFlags::CLOEXEC).unwrap());
         let engine = Engine::new(
             4,
-            8,
             Descriptors {
                 direct: image.as_raw_fd(),
                 buffered: image.as_raw_fd(),
@@ -567,12 +571,13 @@ mod tests {
         rig.engine.register_memory(rig.memory.memory).unwrap();
         rig.engine.clear(1);
         for index in [0, 1, 2, 5, 6] {
-            assert!(rig.engine.add(1, page(index)));
+            rig.engine.add(1, page(index));
         }
-        assert_eq!((rig.engine.vectors[1].count, rig.engine.vectors[1].fixed), (2, true));
-        assert_eq!(rig.engine.iovecs[8].iov_len, 3 * PAGE_SIZE);
+        let vector = &rig.engine.vectors[1];
+        let lengths: Vec<_> = vector.pieces.iter().map(|piece| piece.iov_len).collect();
+        assert_eq!((lengths, vector.fixed), (vec![3 * PAGE_SIZE, 2 * PAGE_SIZE], true));
         let elsewhere = PrivatePages::new(1).unwrap();
-        assert!(rig.engine.add(1, elsewhere.page(0).unwrap()));
+        rig.engine.add(1, elsewhere.page(0).unwrap());
         assert!(!rig.engine.vectors[1].fixed);
     }
 
@@ -587,13 +592,14 @@ mod tests {
             page(0).copy_in(0, &[7; PAGE_SIZE]);
             page(3).copy_in(0, &[9; PAGE_SIZE]);
             rig.engine.clear(0);
-            assert!(rig.engine.add(0, page(0)) && rig.engine.add(0, page(3)));
+            rig.engine.add(0, page(0));
+            rig.engine.add(0, page(3));
             rig.engine.transfer(0, Direction::Write, ImageFile::Direct, 512);
             let done = finish(&mut rig.engine);
             assert_eq!((done.token, done.result), (Token::Slot(0), 8192));
 
             rig.engine.clear(2);
-            assert!(rig.engine.add(2, page(6).part(512, 1024).unwrap()));
+            rig.engine.add(2, page(6).part(512, 1024).unwrap());
             let fixed = rig.engine.transfer(2, Direction::Read, ImageFile::Buffered, 512 + 3584);
             assert_eq!(fixed, register);
             assert_eq!(finish(&mut rig.engine).result, 1024);
@@ -610,7 +616,7 @@ mod tests {
         rig.image.write_all(&[1; 3 * 4096]).unwrap();
         rig.engine.clear(0);
         for index in [0, 2, 4] {
-            assert!(rig.engine.add(0, rig.memory.page(index).unwrap()));
+            rig.engine.add(0, rig.memory.page(index).unwrap());
         }
         rig.engine.advance(0, 4096 + 1024);
         rig.engine.transfer(0, Direction::Read, ImageFile::Direct, 4096 + 1024);

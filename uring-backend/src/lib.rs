@@ -3,7 +3,13 @@
 //! The user-space block backend on io_uring.
 #![deny(unsafe_code)]
 
+mod grants;
+mod helper;
 pub mod image;
 mod io;
 pub mod limits;
+mod pages;
+mod poll;
+mod queue;
+mod request;
 pub mod stats;

@@ -21,13 +21,13 @@ pub struct Rate {
     pub burst: u64,
 }
 
-/// The limits of one disk. Bytes are counted in sectors of 512.
+/// The limits of one disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rates {
     /// Requests.
     pub requests: Rate,
-    /// Sectors moved by them.
-    pub sectors: Rate,
+    /// Bytes moved by them.
+    pub bytes: Rate,
 }
 
 /// A token bucket that any thread takes from.
@@ -81,7 +81,7 @@ fn time_of(units: u64, per_second: u64) -> u64 {
 #[derive(Debug, Default)]
 pub struct Limits {
     requests: Bucket,
-    sectors: Bucket,
+    bytes: Bucket,
 }
 
 impl Limits {
@@ -95,22 +95,22 @@ impl Limits {
     /// Changes the rates; requests that wait see it when they look again.
     pub fn set(&self, rates: Rates) {
         self.requests.set(rates.requests);
-        self.sectors.set(rates.sectors);
+        self.bytes.set(rates.bytes);
     }
 
-    /// Takes what one request of `sectors` costs.
+    /// Takes what one request of `bytes` costs.
     ///
     /// # Errors
     ///
     /// The time, in nanoseconds of the clock that `now` is of, at which to ask again; nothing was taken.
     #[inline]
-    pub fn take(&self, now: u64, sectors: u64) -> Result<(), u64> {
-        let wait = self.requests.wait_until(now).max(self.sectors.wait_until(now));
+    pub fn take(&self, now: u64, bytes: u64) -> Result<(), u64> {
+        let wait = self.requests.wait_until(now).max(self.bytes.wait_until(now));
         if let Some(until) = wait {
             return Err(until);
         }
         self.requests.charge(now, 1);
-        self.sectors.charge(now, sectors);
+        self.bytes.charge(now, bytes);
         Ok(())
     }
 }
@@ -144,8 +144,10 @@ mod tests {
 
     #[test]
     fn a_burst_passes_at_once_and_then_the_rate_holds() {
-        let limits =
-            Limits::new(Rates { requests: Rate { per_second: 100, burst: 20 }, ..Rates::default() });
+        let limits = Limits::new(Rates {
+            requests: Rate { per_second: 100, burst: 20 },
+            ..Rates::default()
+        });
         let start = 5 * SECOND;
         let at_once = (0..1000).take_while(|_| limits.take(start, 8).is_ok()).count();
         assert!((20..=21).contains(&at_once), "{at_once} at once");
@@ -155,8 +157,10 @@ mod tests {
 
     #[test]
     fn a_pause_refills_no_more_than_a_burst() {
-        let limits =
-            Limits::new(Rates { requests: Rate { per_second: 1000, burst: 50 }, ..Rates::default() });
+        let limits = Limits::new(Rates {
+            requests: Rate { per_second: 1000, burst: 50 },
+            ..Rates::default()
+        });
         drive(&limits, 0, 1, 1);
         let at_once = (0..1000).take_while(|_| limits.take(1000 * SECOND, 1).is_ok()).count();
         assert!((50..=51).contains(&at_once), "{at_once} at once");
@@ -166,7 +170,7 @@ mod tests {
     fn the_slower_of_two_limits_decides() {
         let rates = Rates {
             requests: Rate { per_second: 1000, burst: 1 },
-            sectors: Rate { per_second: 800, burst: 8 },
+            bytes: Rate { per_second: 800, burst: 8 },
         };
         let done = drive(&Limits::new(rates), 0, 10, 8);
         assert!((999..=1003).contains(&done), "{done}: 800 sectors a second are 100 requests of 8");
@@ -174,8 +178,7 @@ mod tests {
 
     #[test]
     fn a_request_larger_than_the_burst_passes_and_is_paid_for() {
-        let rates =
-            Rates { sectors: Rate { per_second: 1000, burst: 8 }, ..Rates::default() };
+        let rates = Rates { bytes: Rate { per_second: 1000, burst: 8 }, ..Rates::default() };
         let limits = Limits::new(rates);
         assert_eq!(limits.take(0, 2000), Ok(()));
         let until = limits.take(0, 1).unwrap_err();

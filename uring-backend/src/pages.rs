@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! How a queue reaches the pages that its frontend granted: mapped for good where the frontend reuses them, else by
+//! copies that the hypervisor makes, all of a batch in one call.
+
+use std::io;
+use std::sync::Arc;
+
+use hypervisor_client::{Access, Client, CopyDirection, Error, GrantCopy, Mapping};
+use ring_proto::blkif::{Indirect, Problem, Segment, descriptors};
+use ring_proto::shared::{PAGE_SIZE, Region, SharedMemory};
+use ring_proto::xen::{DomId, Errno, GrantRef};
+
+use crate::grants::GrantTable;
+use crate::io::PrivatePages;
+use crate::stats::QueueStats;
+
+/// Private pages for copies, besides the one for descriptors: four requests of the largest size.
+const PRIVATE_PAGES: u32 = 1024;
+
+/// Where a segment's data is, on this side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In the frontend's page, at this index of the table.
+    Mapped(u32),
+    /// In the private page of this number, before or after a copy.
+    Private(u32),
+}
+
+/// Why the segments of an indirect request could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BadIndirect {
+    /// A page of them is not granted.
+    NotGranted(GrantRef, Errno),
+    /// They are not legal.
+    Illegal(Problem),
+}
+
+/// The pages of one queue's frontend.
+pub(crate) struct PeerPages {
+    client: Arc<dyn Client>,
+    peer: DomId,
+    /// Grants mapped for good, if the frontend reuses them.
+    table: Option<GrantTable<Mapping>>,
+    private: PrivatePages,
+    /// Private pages that are free. The one taken last is used first.
+    free: Vec<u32>,
+    /// Whether private pages were touched since the last [`release`](Self::release).
+    touched: bool,
+    copies: Vec<GrantCopy>,
+    /// The slot that each of `copies` is for.
+    owners: Vec<u32>,
+    /// A page of descriptors, copied out.
+    descriptors: Box<[u8; PAGE_SIZE]>,
+    stats: Arc<QueueStats>,
+}
+
+impl PeerPages {
+    /// `persistent` is the limit of grants mapped for good, if the frontend reuses any.
+    pub(crate) fn new(
+        client: Arc<dyn Client>,
+        peer: DomId,
+        persistent: Option<usize>,
+        stats: Arc<QueueStats>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            client,
+            peer,
+            table: persistent.filter(|limit| *limit > 0).map(GrantTable::new),
+            private: PrivatePages::new(PRIVATE_PAGES as usize + 1)?,
+            free: (0..PRIVATE_PAGES).rev().collect(),
+            touched: false,
+            copies: Vec::new(),
+            owners: Vec::new(),
+            descriptors: Box::new([0; PAGE_SIZE]),
+            stats,
+        })
+    }
+
+    /// Whether this many more segments can be reached whatever becomes of them.
+    #[inline]
+    pub(crate) fn has_room(&self, segments: usize) -> bool {
+        self.free.len() >= segments
+    }
+
+    /// Begins a use of a page. `None` when nothing is left, which [`has_room`](Self::has_room) excludes.
+    #[inline]
+    pub(crate) fn reach(&mut self, gref: GrantRef) -> Option<(Place, Region)> {
+        match self.mapped(gref) {
+            Some((index, region)) => {
+                self.stats.persistent_pages.add(1);
+                Some((Place::Mapped(index), region))
+            }
+            None => {
+                let page = self.free.pop()?;
+                self.touched = true;
+                Some((Place::Private(page), self.private.page(page)?))
+            }
+        }
+    }
+
+    /// The page as mapped for good, if it is or may be.
+    #[inline]
+    fn mapped(&mut self, gref: GrantRef) -> Option<(u32, Region)> {
+        let table = self.table.as_mut()?;
+        let index = match table.get(gref) {
+            Some(index) => index,
+            None if table.has_room() => {
+                // A page that cannot be mapped for writing may still be one that can be copied.
+                let mapping = self.client.map(self.peer, &[gref], Access::ReadWrite).ok()?;
+                let index = table.insert(gref, mapping)?;
+                self.stats.mapped_grants.set(table.len() as u64);
+                self.stats.evicted_grants.set(table.evicted());
+                index
+            }
+            None => return None,
+        };
+        Some((index, table.mapping(index)?.region()))
+    }
+
+    /// The larger stretch of memory that a mapped page lies in.
+    pub(crate) fn backing(&self, place: Place) -> Option<Region> {
+        match place {
+            Place::Mapped(index) => self.table.as_ref()?.mapping(index)?.backing(),
+            Place::Private(_) => None,
+        }
+    }
+
+    /// Ends a use.
+    #[inline]
+    pub(crate) fn let_go(&mut self, place: Place) {
+        match (place, &mut self.table) {
+            (Place::Mapped(index), Some(table)) => table.put(index),
+            (Place::Mapped(_), None) => {}
+            (Place::Private(page), _) => self.free.push(page),
+        }
+    }
+
+    /// Queues the copy of a segment between the frontend's page and private page `page`, for the request in slot
+    /// `owner`.
+    pub(crate) fn queue_copy(
+        &mut self,
+        owner: u32,
+        segment: Segment,
+        page: u32,
+        direction: CopyDirection,
+    ) {
+        let local = self.private.page(page);
+        let Some(local) = local.and_then(|page| page.part(segment.offset(), segment.byte_len()))
+        else {
+            return;
+        };
+        let offset = segment.offset() as u16;
+        self.copies.push(GrantCopy {
+            gref: segment.gref(),
+            offset,
+            local,
+            direction,
+            status: Ok(()),
+        });
+        self.owners.push(owner);
+    }
+
+    /// Whether copies are queued.
+    #[inline]
+    pub(crate) fn copies_queued(&self) -> bool {
+        !self.copies.is_empty()
+    }
+
+    /// Does all queued copies, and calls `failed` with the owner of each that was refused.
+    pub(crate) fn copy(&mut self, mut failed: impl FnMut(u32, GrantRef, Errno)) {
+        self.stats.copied_pages.add(self.copies.len() as u64);
+        self.stats.other_syscalls.add(1);
+        let tried = self.client.copy(self.peer, &mut self.copies);
+        for (copy, owner) in self.copies.iter().zip(&self.owners) {
+            match (&tried, copy.status) {
+                (Ok(()), Ok(())) => {}
+                (Ok(()), Err(errno)) => failed(*owner, copy.gref, errno),
+                (Err(error), _) => failed(*owner, copy.gref, errno_of(error)),
+            }
+        }
+        self.copies.clear();
+        self.owners.clear();
+    }
+
+    /// Reads the segments of an indirect request into `segments`.
+    pub(crate) fn read_indirect(
+        &mut self,
+        indirect: &Indirect,
+        segments: &mut Vec<Segment>,
+    ) -> Result<(), BadIndirect> {
+        for (number, &gref) in indirect.pages().iter().enumerate() {
+            let len = indirect.in_page(number) * size_of::<ring_proto::blkif::RawSegment>();
+            if let Some((index, page)) = self.mapped(gref) {
+                self.stats.persistent_pages.add(1);
+                page.copy_out(0, self.descriptors.get_mut(..len).unwrap_or_default());
+                self.let_go(Place::Mapped(index));
+            } else {
+                self.copy_descriptors(gref, len)?;
+            }
+            let bytes = self.descriptors.get(..len).unwrap_or_default();
+            for segment in descriptors(bytes) {
+                segments.push(segment.map_err(BadIndirect::Illegal)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies the first `len` bytes of a page of descriptors.
+    fn copy_descriptors(&mut self, gref: GrantRef, len: usize) -> Result<(), BadIndirect> {
+        let refused = |errno| BadIndirect::NotGranted(gref, errno);
+        self.touched = true;
+        let page = self.private.page(PRIVATE_PAGES).and_then(|page| page.part(0, len));
+        let local = page.ok_or(refused(Errno::EINVAL))?;
+        let direction = CopyDirection::FromPeer;
+        let mut copy = [GrantCopy { gref, offset: 0, local, direction, status: Ok(()) }];
+        self.stats.copied_pages.add(1);
+        self.stats.other_syscalls.add(1);
+        self.client.copy(self.peer, &mut copy).map_err(|error| refused(errno_of(&error)))?;
+        let [copy] = copy;
+        copy.status.map_err(refused)?;
+        local.copy_out(0, self.descriptors.get_mut(..len).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Whether [`release`](Self::release) would give anything back.
+    pub(crate) fn releasable(&self) -> bool {
+        self.touched && self.free.len() == PRIVATE_PAGES as usize
+    }
+
+    /// Gives the memory of private pages back to the system, if none is in use.
+    pub(crate) fn release(&mut self) {
+        if self.releasable() {
+            self.private.release();
+            self.touched = false;
+        }
+    }
+}
+
+/// The hypervisor's reason in an error, as far as it has one.
+fn errno_of(error: &Error) -> Errno {
+    match error {
+        Error::Refused { errno, .. } => *errno,
+        _ => Errno::EIO,
+    }
+}
