@@ -4,7 +4,8 @@
 //!
 //! What is handed to the kernel stays valid until its completion, by these rules:
 //!
-//! * A [`Region`] is mapped as long as any copy of it is in use ([`Region::new`]); the kernel's use counts.
+//! * A [`Region`] is mapped as long as any copy of it is in use ([`Region::new`]); the kernel's use counts. A queue
+//!   keeps the mapping of each page until the request that uses it is done, and drops its engine first.
 //! * Vectors, and the buffers that events are read into, belong to the [`Engine`] and do not move.
 //! * Dropping the engine cancels what can be cancelled and waits for everything else.
 #![allow(unsafe_code)]
@@ -130,8 +131,31 @@ struct Vector {
     pieces: Vec<libc::iovec>,
     /// First piece not transferred yet.
     first: usize,
-    /// Whether all lie in the registered memory.
-    fixed: bool,
+    /// The fixed buffer that all lie in.
+    buffer: Buffer,
+}
+
+/// Which fixed buffer the pieces of a vector lie in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Buffer {
+    /// There are no pieces yet.
+    #[default]
+    Any,
+    /// That of this number.
+    Fixed(u16),
+    /// Not all in one.
+    None,
+}
+
+/// Length of a fixed buffer. The kernel pins all of it, so memory is registered by and by, where it is used.
+const BUFFER_LEN: usize = 2 << 20;
+
+/// Memory that fixed buffers are made of.
+#[derive(Debug)]
+struct FixedMemory {
+    memory: Region,
+    /// For each [`BUFFER_LEN`] of it: whether the kernel has it, `None` when it was not asked yet.
+    registered: Vec<Option<bool>>,
 }
 
 /// One io_uring, and what its operations point to.
@@ -141,8 +165,7 @@ pub(crate) struct Engine {
     vectors: Vec<Vector>,
     source_buffers: Box<[[u8; SOURCE_LEN]; SOURCES.len()]>,
     event_len: usize,
-    /// Memory registered as fixed buffer 0.
-    fixed: Option<Region>,
+    fixed: Option<FixedMemory>,
     /// Whether this kernel has vectored operations on fixed buffers (since 6.15).
     has_vector_fixed: bool,
     has_doorbell: bool,
@@ -188,14 +211,43 @@ impl Engine {
         })
     }
 
-    /// Registers memory, so that operations on it need not look its pages up. Once per engine.
-    pub(crate) fn register_memory(&mut self, memory: Region) -> io::Result<()> {
-        let iovec = libc::iovec { iov_base: memory.base().as_ptr().cast(), iov_len: memory.len() };
-        // SAFETY: the memory is mapped as long as a copy of `memory` is in use, and `self.fixed` is one. The kernel
-        // holds the pages themselves besides.
-        unsafe { self.ring.submitter().register_buffers(&[iovec])? };
-        self.fixed = Some(memory);
+    /// Makes fixed buffers of this memory as it is used, so that operations on it need not look its pages up. Once per
+    /// engine.
+    pub(crate) fn use_memory(&mut self, memory: Region) -> io::Result<()> {
+        let buffers = memory.len().div_ceil(BUFFER_LEN);
+        let count = u16::try_from(buffers).map_err(|_| io::ErrorKind::InvalidInput)?;
+        self.ring.submitter().register_buffers_sparse(count.into())?;
+        self.fixed = Some(FixedMemory { memory, registered: vec![None; buffers] });
         Ok(())
+    }
+
+    /// The number of the fixed buffer that memory lies in, if it does. The first use of a buffer registers it.
+    #[inline]
+    fn buffer_of(&mut self, memory: Region) -> Option<u16> {
+        let fixed = self.fixed.as_mut()?;
+        let base = fixed.memory.base().as_ptr().addr();
+        let start = memory.base().as_ptr().addr().checked_sub(base)?;
+        let end = start + memory.len();
+        let number = start / BUFFER_LEN;
+        if end > fixed.memory.len() || end > (number + 1) * BUFFER_LEN {
+            return None;
+        }
+        let registered = fixed.registered.get_mut(number)?;
+        if registered.is_none() {
+            let len = BUFFER_LEN.min(fixed.memory.len() - number * BUFFER_LEN);
+            let part = fixed.memory.part(number * BUFFER_LEN, len)?;
+            let iovec = libc::iovec { iov_base: part.base().as_ptr().cast(), iov_len: part.len() };
+            // SAFETY: the memory is mapped as long as a copy of it is in use, and `fixed.memory` is one. The kernel
+            // holds the pages themselves besides.
+            let result = unsafe {
+                self.ring.submitter().register_buffers_update(number as u32, &[iovec], None)
+            };
+            if let Err(error) = &result {
+                log::warn!("no fixed buffer of {len} bytes (RLIMIT_MEMLOCK?): {error}");
+            }
+            *registered = Some(result.is_ok());
+        }
+        (*registered == Some(true)).then_some(number as u16)
     }
 
     /// Forgets the pieces of a slot.
@@ -204,19 +256,21 @@ impl Engine {
         if let Some(vector) = self.vectors.get_mut(slot as usize) {
             vector.pieces.clear();
             vector.first = 0;
-            vector.fixed = true;
+            vector.buffer = Buffer::Any;
         }
     }
 
     /// Adds memory to what a slot's next operation transfers. Adjacent memory makes one piece.
     #[inline]
     pub(crate) fn add(&mut self, slot: u32, memory: Region) {
+        let buffer = self.buffer_of(memory);
         let Some(vector) = self.vectors.get_mut(slot as usize) else { return };
         let start = memory.base().as_ptr();
-        vector.fixed &= self.fixed.is_some_and(|fixed| {
-            let low = fixed.base().as_ptr().addr();
-            start.addr() >= low && start.addr() + memory.len() <= low + fixed.len()
-        });
+        vector.buffer = match (vector.buffer, buffer) {
+            (Buffer::Any, Some(number)) => Buffer::Fixed(number),
+            (Buffer::Fixed(all), Some(number)) if all == number => Buffer::Fixed(all),
+            _ => Buffer::None,
+        };
         match vector.pieces.last_mut() {
             Some(last) if last.iov_base.addr() + last.iov_len == start.addr() => {
                 last.iov_len += memory.len();
@@ -253,31 +307,31 @@ impl Engine {
         let Some(pieces) = vector.pieces.get(vector.first..) else { return false };
         let fd = types::Fixed(file as u32);
         let vectored = (pieces.as_ptr(), pieces.len() as u32);
-        let (entry, fixed) = match (pieces, direction) {
-            ([one], Direction::Read) if vector.fixed => (
-                opcode::ReadFixed::new(fd, one.iov_base.cast(), one.iov_len as u32, 0)
+        let (entry, fixed) = match (vector.buffer, pieces, direction) {
+            (Buffer::Fixed(buffer), [one], Direction::Read) => (
+                opcode::ReadFixed::new(fd, one.iov_base.cast(), one.iov_len as u32, buffer)
                     .offset(offset)
                     .build(),
                 true,
             ),
-            ([one], Direction::Write) if vector.fixed => (
-                opcode::WriteFixed::new(fd, one.iov_base.cast(), one.iov_len as u32, 0)
+            (Buffer::Fixed(buffer), [one], Direction::Write) => (
+                opcode::WriteFixed::new(fd, one.iov_base.cast(), one.iov_len as u32, buffer)
                     .offset(offset)
                     .build(),
                 true,
             ),
-            (_, Direction::Read) if vector.fixed && self.has_vector_fixed => (
-                opcode::ReadvFixed::new(fd, vectored.0, vectored.1, 0).offset(offset).build(),
+            (Buffer::Fixed(buffer), _, Direction::Read) if self.has_vector_fixed => (
+                opcode::ReadvFixed::new(fd, vectored.0, vectored.1, buffer).offset(offset).build(),
                 true,
             ),
-            (_, Direction::Write) if vector.fixed && self.has_vector_fixed => (
-                opcode::WritevFixed::new(fd, vectored.0, vectored.1, 0).offset(offset).build(),
+            (Buffer::Fixed(buffer), _, Direction::Write) if self.has_vector_fixed => (
+                opcode::WritevFixed::new(fd, vectored.0, vectored.1, buffer).offset(offset).build(),
                 true,
             ),
-            (_, Direction::Read) => {
+            (_, _, Direction::Read) => {
                 (opcode::Readv::new(fd, vectored.0, vectored.1).offset(offset).build(), false)
             }
-            (_, Direction::Write) => {
+            (_, _, Direction::Write) => {
                 (opcode::Writev::new(fd, vectored.0, vectored.1).offset(offset).build(), false)
             }
         };
@@ -568,17 +622,20 @@ mod tests {
     fn adjacent_pages_make_one_piece_and_fixed_memory_is_recognised() {
         let mut rig = rig();
         let page = |index| rig.memory.page(index).unwrap();
-        rig.engine.register_memory(rig.memory.memory).unwrap();
+        rig.engine.use_memory(rig.memory.memory).unwrap();
         rig.engine.clear(1);
         for index in [0, 1, 2, 5, 6] {
             rig.engine.add(1, page(index));
         }
         let vector = &rig.engine.vectors[1];
         let lengths: Vec<_> = vector.pieces.iter().map(|piece| piece.iov_len).collect();
-        assert_eq!((lengths, vector.fixed), (vec![3 * PAGE_SIZE, 2 * PAGE_SIZE], true));
+        assert_eq!(
+            (lengths, vector.buffer),
+            (vec![3 * PAGE_SIZE, 2 * PAGE_SIZE], Buffer::Fixed(0))
+        );
         let elsewhere = PrivatePages::new(1).unwrap();
         rig.engine.add(1, elsewhere.page(0).unwrap());
-        assert!(!rig.engine.vectors[1].fixed);
+        assert_eq!(rig.engine.vectors[1].buffer, Buffer::None);
     }
 
     #[test]
@@ -586,7 +643,7 @@ mod tests {
         for register in [false, true] {
             let mut rig = rig();
             if register {
-                rig.engine.register_memory(rig.memory.memory).unwrap();
+                rig.engine.use_memory(rig.memory.memory).unwrap();
             }
             let page = |index| rig.memory.page(index).unwrap();
             page(0).copy_in(0, &[7; PAGE_SIZE]);
@@ -623,6 +680,23 @@ mod tests {
         assert_eq!(finish(&mut rig.engine).result, 2 * 4096 - 1024);
         let byte = |index, at| rig.memory.page(index).unwrap().read::<u8>(at);
         assert_eq!((byte(0, 0), byte(2, 1023), byte(2, 1024), byte(4, 4095)), (0, 0, 1, 1));
+    }
+
+    #[test]
+    fn only_memory_in_use_is_registered_and_only_within_a_buffer() {
+        let mut rig = rig();
+        let pages = (3 * BUFFER_LEN - PAGE_SIZE) / PAGE_SIZE;
+        let memory = PrivatePages::new(pages).unwrap();
+        rig.engine.use_memory(memory.memory).unwrap();
+        let buffer = |rig: &mut Rig, offset, len| {
+            rig.engine.clear(0);
+            rig.engine.add(0, memory.memory.part(offset, len).unwrap());
+            rig.engine.vectors[0].buffer
+        };
+        assert_eq!(buffer(&mut rig, 2 * BUFFER_LEN, BUFFER_LEN - PAGE_SIZE), Buffer::Fixed(2));
+        assert_eq!(buffer(&mut rig, BUFFER_LEN - 512, 1024), Buffer::None);
+        let registered = &rig.engine.fixed.as_ref().unwrap().registered;
+        assert_eq!(registered.as_slice(), [None, None, Some(true)]);
     }
 
     #[test]

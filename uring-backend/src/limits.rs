@@ -9,25 +9,18 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use ring_proto::xenbus::vbd::Limit;
+
 /// Nanoseconds in a second.
 const SECOND: u64 = 1_000_000_000;
-
-/// How much may happen per second.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rate {
-    /// Units per second. Zero is no limit.
-    pub per_second: u64,
-    /// How many units may come at once after a pause. Zero means a tenth of a second's worth.
-    pub burst: u64,
-}
 
 /// The limits of one disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rates {
     /// Requests.
-    pub requests: Rate,
+    pub requests: Option<Limit>,
     /// Bytes moved by them.
-    pub bytes: Rate,
+    pub bytes: Option<Limit>,
 }
 
 /// A token bucket that any thread takes from.
@@ -42,10 +35,10 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn set(&self, rate: Rate) {
-        let burst = if rate.burst == 0 { (rate.per_second / 10).max(1) } else { rate.burst };
-        self.burst_time.store(time_of(burst, rate.per_second), Relaxed);
-        self.per_second.store(rate.per_second, Relaxed);
+    fn set(&self, limit: Option<Limit>) {
+        let Limit { rate, burst } = limit.unwrap_or(Limit { rate: 0, burst: 0 });
+        self.burst_time.store(time_of(burst, rate), Relaxed);
+        self.per_second.store(rate, Relaxed);
         self.full_at.store(0, Relaxed);
     }
 
@@ -145,7 +138,7 @@ mod tests {
     #[test]
     fn a_burst_passes_at_once_and_then_the_rate_holds() {
         let limits = Limits::new(Rates {
-            requests: Rate { per_second: 100, burst: 20 },
+            requests: Some(Limit { rate: 100, burst: 20 }),
             ..Rates::default()
         });
         let start = 5 * SECOND;
@@ -158,7 +151,7 @@ mod tests {
     #[test]
     fn a_pause_refills_no_more_than_a_burst() {
         let limits = Limits::new(Rates {
-            requests: Rate { per_second: 1000, burst: 50 },
+            requests: Some(Limit { rate: 1000, burst: 50 }),
             ..Rates::default()
         });
         drive(&limits, 0, 1, 1);
@@ -169,8 +162,8 @@ mod tests {
     #[test]
     fn the_slower_of_two_limits_decides() {
         let rates = Rates {
-            requests: Rate { per_second: 1000, burst: 1 },
-            bytes: Rate { per_second: 800, burst: 8 },
+            requests: Some(Limit { rate: 1000, burst: 1 }),
+            bytes: Some(Limit { rate: 800, burst: 8 }),
         };
         let done = drive(&Limits::new(rates), 0, 10, 8);
         assert!((999..=1003).contains(&done), "{done}: 800 sectors a second are 100 requests of 8");
@@ -178,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_request_larger_than_the_burst_passes_and_is_paid_for() {
-        let rates = Rates { bytes: Rate { per_second: 1000, burst: 8 }, ..Rates::default() };
+        let rates = Rates { bytes: Some(Limit { rate: 1000, burst: 8 }), ..Rates::default() };
         let limits = Limits::new(rates);
         assert_eq!(limits.take(0, 2000), Ok(()));
         let until = limits.take(0, 1).unwrap_err();
@@ -188,7 +181,7 @@ mod tests {
     #[test]
     fn a_new_rate_holds_from_then_on() {
         let limits =
-            Limits::new(Rates { requests: Rate { per_second: 1, burst: 1 }, ..Rates::default() });
+            Limits::new(Rates { requests: Some(Limit { rate: 1, burst: 1 }), ..Rates::default() });
         while limits.take(0, 1).is_ok() {}
         limits.set(Rates::default());
         assert_eq!(limits.take(0, 1), Ok(()));
@@ -201,7 +194,7 @@ mod tests {
             burst in 1u64..10_000,
             gaps in prop::collection::vec(0u64..50_000_000, 1..400),
         ) {
-            let limits = Limits::new(Rates { requests: Rate { per_second, burst }, ..Rates::default() });
+            let limits = Limits::new(Rates { requests: Some(Limit { rate: per_second, burst }), ..Rates::default() });
             let (mut now, mut passed) = (SECOND, 0u64);
             for gap in gaps {
                 now += gap;

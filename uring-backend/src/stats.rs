@@ -254,8 +254,8 @@ mod tests {
     #[test]
     fn merging_adds_up() {
         let (one, two) = (Histogram::default(), Histogram::default());
-        [10, 20, 3000].map(|nanos| one.record(nanos));
-        [10, 500].map(|nanos| two.record(nanos));
+        [10, 20, 3000].iter().for_each(|&nanos| one.record(nanos));
+        [10, 500].iter().for_each(|&nanos| two.record(nanos));
         let mut sum = one.report();
         sum.merge(&two.report());
         assert_eq!((sum.count(), sum.total_ns), (5, 3540));

@@ -141,7 +141,10 @@ pub(crate) struct Queue {
     /// Requests whose data has to be copied before they can begin, and after they ended.
     starting: Vec<u32>,
     finishing: Vec<u32>,
-    memory_registered: bool,
+    /// Whether the engine was told what memory the frontend's pages lie in.
+    memory_known: bool,
+    /// A request ended since the last look at the ring: what is parked may have its turn now.
+    freed: bool,
     helper: Option<Helper>,
     helper_wake: Arc<OwnedFd>,
     polling: Polling,
@@ -186,7 +189,8 @@ impl Queue {
             exclusive: false,
             starting: Vec::new(),
             finishing: Vec::new(),
-            memory_registered: false,
+            memory_known: false,
+            freed: false,
             helper: None,
             helper_wake,
             polling: Polling::new(parts.poll),
@@ -291,6 +295,9 @@ impl Queue {
     /// Submits, and waits until there is something to do.
     fn wait(&mut self) -> Result<(), QueueError> {
         let window = self.polling.window();
+        if self.freed && self.parked.as_ref().is_some_and(|parked| parked.until.is_none()) {
+            return self.enter(false, None);
+        }
         if self.may_take() && self.ring.available()? > 0 {
             // Submits what there is; more is there to take.
             return self.enter(false, None);

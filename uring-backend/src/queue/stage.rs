@@ -191,6 +191,7 @@ impl Queue {
             self.pages.let_go(placed.place);
         }
         self.free.push(slot);
+        self.freed = true;
         if job.kind.exclusive() {
             self.exclusive = false;
         }

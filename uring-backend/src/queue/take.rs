@@ -36,6 +36,7 @@ impl fmt::Display for Refusal {
 impl Queue {
     /// Takes requests as long as there are any and they can begin. Returns whether there was one.
     pub(super) fn take(&mut self) -> Result<bool, QueueError> {
+        self.freed = false;
         let mut moved = false;
         while !self.exclusive {
             let job = match self.parked.take() {
@@ -159,10 +160,10 @@ impl Queue {
                 state.status = Status::Error;
                 break;
             };
-            if !self.memory_registered {
+            if !self.memory_known {
                 if let Some(backing) = self.pages.backing(place) {
-                    self.memory_registered = true;
-                    if let Err(error) = self.engine.register_memory(backing) {
+                    self.memory_known = true;
+                    if let Err(error) = self.engine.use_memory(backing) {
                         let (disk, queue) = (&self.parts.disk.name, self.parts.number);
                         log::warn!("{disk} queue {queue}: no fixed buffers: {error}");
                     }
