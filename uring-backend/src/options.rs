@@ -94,7 +94,8 @@ mod tests {
     #[test]
     fn what_is_out_of_range_is_named() {
         for (option, value) in [("--queues", "17"), ("--ring-order", "5"), ("--segments", "257")] {
-            let error = Command::try_parse_from(["backend", option, value]).unwrap_err().to_string();
+            let error =
+                Command::try_parse_from(["backend", option, value]).unwrap_err().to_string();
             assert!(error.contains(option) && error.contains(value), "{error}");
         }
     }

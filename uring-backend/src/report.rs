@@ -34,8 +34,19 @@ pub struct DiskReport {
 pub fn table(disks: &[DiskReport]) -> String {
     let mut builder = Builder::default();
     builder.push_record([
-        "disk", "queue", "reads", "writes", "flushes", "MiB read", "MiB written", "errors", "p50 µs",
-        "p99 µs", "requests/batch", "doorbells", "saved",
+        "disk",
+        "queue",
+        "reads",
+        "writes",
+        "flushes",
+        "MiB read",
+        "MiB written",
+        "errors",
+        "p50 µs",
+        "p99 µs",
+        "requests/batch",
+        "doorbells",
+        "saved",
     ]);
     for disk in disks {
         for (number, queue) in disk.queues.iter().enumerate() {
@@ -82,7 +93,9 @@ pub fn prometheus(disks: &[DiskReport]) -> String {
     };
     let gauges: [(&str, &str, fn(&DiskReport) -> u64); 2] = [
         ("sectors", "Size in sectors of 512 bytes.", |disk| disk.sectors),
-        ("direct_io", "Whether aligned requests go past the page cache.", |disk| disk.direct_io.into()),
+        ("direct_io", "Whether aligned requests go past the page cache.", |disk| {
+            disk.direct_io.into()
+        }),
     ];
     for (name, help, value) in gauges {
         line(format_args!("# HELP causeway_block_{name} {help}"));
@@ -97,7 +110,10 @@ pub fn prometheus(disks: &[DiskReport]) -> String {
         line(format_args!("# TYPE causeway_block_{name} {kind}"));
         for (disk, number, queue) in queues(disks) {
             let value = queue.values().get(at).copied().unwrap_or_default();
-            line(format_args!("causeway_block_{name}{{{},queue=\"{number}\"}} {value}", labels(disk)));
+            line(format_args!(
+                "causeway_block_{name}{{{},queue=\"{number}\"}} {value}",
+                labels(disk)
+            ));
         }
     }
     line(format_args!("# HELP causeway_block_latency_seconds How long requests took."));
@@ -121,9 +137,9 @@ pub fn prometheus(disks: &[DiskReport]) -> String {
 }
 
 fn queues(disks: &[DiskReport]) -> impl Iterator<Item = (&DiskReport, usize, &QueueReport)> {
-    disks
-        .iter()
-        .flat_map(|disk| disk.queues.iter().enumerate().map(move |(number, queue)| (disk, number, queue)))
+    disks.iter().flat_map(|disk| {
+        disk.queues.iter().enumerate().map(move |(number, queue)| (disk, number, queue))
+    })
 }
 
 fn labels(disk: &DiskReport) -> String {
@@ -192,6 +208,8 @@ mod tests {
             }
         }
         assert!(buckets.is_sorted() && buckets.last() == Some(&3.0), "{buckets:?}");
-        assert!(text.contains("causeway_block_reads_total{frontend=\"5\",device=\"51712\",queue=\"0\"} 12\n"));
+        assert!(text.contains(
+            "causeway_block_reads_total{frontend=\"5\",device=\"51712\",queue=\"0\"} 12\n"
+        ));
     }
 }

@@ -47,7 +47,8 @@ impl Stop {
     ///
     /// When a handler cannot be installed.
     pub fn on_signals(&self) -> io::Result<()> {
-        for (signal, pipe) in [(SIGTERM, &self.stop), (SIGINT, &self.stop), (SIGHUP, &self.reload)] {
+        for (signal, pipe) in [(SIGTERM, &self.stop), (SIGINT, &self.stop), (SIGHUP, &self.reload)]
+        {
             signal_hook::low_level::pipe::register(signal, pipe.1.try_clone()?)?;
         }
         Ok(())

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The control thread: it finds devices in xenstore, takes each through its handshake, and starts and ends its queues.
+//! It too waits in one place: for xenstore, for ended queues, for the end, and for readers of statistics.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use hypervisor_client::Client;
+use hypervisor_client::store::WatchEvent;
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::device::{Context, Device, DeviceId, Progress};
+use crate::io::Waiter;
+use crate::options::Options;
+use crate::stats_socket::StatsSocket;
+use crate::stop::Stop;
+
+/// How long the frontends have to close their ends once the backend is told to stop.
+const CLOSE_TIME: Duration = Duration::from_secs(5);
+
+/// Tokens of watches.
+mod token {
+    pub(super) const OWN: &str = "own";
+    pub(super) const FRONTEND: &str = "frontend";
+    pub(super) const DOMAINS: &str = "domains";
+}
+
+/// Why a backend could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The hypervisor or xenstore failed.
+    #[error(transparent)]
+    Hypervisor(#[from] hypervisor_client::Error),
+    /// A system call failed.
+    #[error("{operation}: {source}")]
+    Io {
+        /// What was tried, naming the file.
+        operation: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+/// Serves all block devices whose backend is this domain, until `stop` says to end. Then it answers what it has taken,
+/// closes each device, and returns. What goes wrong with one device is logged and concerns only that one.
+///
+/// # Errors
+///
+/// When the backend cannot start, or xenstore is gone.
+pub fn run(client: Arc<dyn Client>, options: Options, stop: &Stop) -> Result<(), Error> {
+    let io_error = |operation: &str| {
+        let operation = operation.to_owned();
+        move |source| Error::Io { operation, source }
+    };
+    let stats = options.stats.as_deref().map(StatsSocket::bind).transpose()?;
+    let (sender, ended) = mpsc::channel();
+    let wake: Arc<OwnedFd> = Arc::new(
+        eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|error| io_error("eventfd")(error.into()))?,
+    );
+    let waker = wake.clone();
+    let store = client.store()?;
+    let home = format!("/local/domain/{}/backend/vbd", client.domid().0);
+    store.watch(&home, token::OWN)?;
+    store.watch("@releaseDomain", token::DOMAINS)?;
+    let context = Context {
+        client,
+        store,
+        options,
+        queue_ended: Arc::new(move |id| {
+            // Whoever does not listen any more joins the thread.
+            let _ = sender.send(id);
+            let _ = rustix::io::write(&waker, &1u64.to_ne_bytes());
+        }),
+        stopping: false,
+    };
+    Control { context, home, devices: BTreeMap::new(), stop_at: None }
+        .serve(stop, &wake, &ended, stats)
+}
+
+struct Control {
+    context: Context,
+    /// The directory of this domain's devices.
+    home: String,
+    devices: BTreeMap<DeviceId, Device>,
+    /// When to end without the frontends' consent.
+    stop_at: Option<Instant>,
+}
+
+/// What has to be looked at.
+#[derive(Default)]
+struct Due {
+    /// Which devices there are.
+    list: bool,
+    /// All devices.
+    all: bool,
+    devices: BTreeSet<DeviceId>,
+    limits: BTreeSet<DeviceId>,
+}
+
+impl Control {
+    fn serve(
+        mut self,
+        stop: &Stop,
+        wake: &OwnedFd,
+        ended: &mpsc::Receiver<DeviceId>,
+        stats: Option<StatsSocket>,
+    ) -> Result<(), Error> {
+        // The first bit is the store's: its events are looked for each time round.
+        const WAKE: u32 = 1 << 1;
+        const STOP: u32 = 1 << 2;
+        const RELOAD: u32 = 1 << 3;
+        const STATS: u32 = 1 << 4;
+        let failed = |source| Error::Io { operation: "io_uring".to_owned(), source };
+        // Waiting for the descriptor borrows nothing that the devices need.
+        let store_fd = self.context.store.as_fd().try_clone_to_owned().map_err(failed)?;
+        let mut descriptors =
+            vec![store_fd.as_fd(), wake.as_fd(), stop.stop_fd(), stop.reload_fd()];
+        descriptors.extend(stats.as_ref().map(AsFd::as_fd));
+        let mut waiter = Waiter::new(descriptors).map_err(failed)?;
+        let mut due = Due { list: true, ..Due::default() };
+        let mut checked = Instant::now();
+        loop {
+            // Any call to the store may have brought events.
+            loop {
+                while let Some(event) = self.context.store.pending_event()? {
+                    self.note(&event, &mut due);
+                }
+                if !self.work(&mut due)? {
+                    break;
+                }
+            }
+            if self.context.stopping && self.devices.is_empty() {
+                return Ok(());
+            }
+            if self.stop_at.is_some_and(|at| Instant::now() >= at) {
+                for device in self.devices.values_mut() {
+                    device.abandon(&self.context);
+                }
+                return Ok(());
+            }
+            let readable = waiter.wait(self.timeout(checked)).map_err(failed)?;
+            if readable & WAKE != 0 {
+                // It is only a signal; what it is about stands in the channel.
+                let _ = rustix::io::read(wake, &mut [0; 8]);
+                due.devices.extend(ended.try_iter());
+            }
+            if readable & STOP != 0 && stop.take_stop() && !self.context.stopping {
+                log::info!("stopping");
+                self.context.stopping = true;
+                self.stop_at = Some(Instant::now() + CLOSE_TIME);
+                due.all = true;
+            }
+            let reload = readable & RELOAD != 0 && stop.take_reload();
+            if reload
+                || self.context.options.check().is_some_and(|period| checked.elapsed() >= period)
+            {
+                checked = Instant::now();
+                self.check(&mut due);
+            }
+            if readable & STATS != 0 {
+                if let Some(stats) = &stats {
+                    stats.serve(|| self.devices.values().filter_map(Device::report).collect());
+                }
+            }
+        }
+    }
+
+    /// How long to wait at most.
+    fn timeout(&self, checked: Instant) -> Option<Duration> {
+        let check = self.context.options.check().filter(|_| !self.devices.is_empty());
+        let check = check.map(|period| period.saturating_sub(checked.elapsed()));
+        let stop = self.stop_at.map(|at| at.saturating_duration_since(Instant::now()));
+        check.into_iter().chain(stop).min()
+    }
+
+    /// Looks at what changes without a word: sizes of images, and images that could not be opened.
+    fn check(&mut self, due: &mut Due) {
+        for (id, device) in &mut self.devices {
+            device.check_size(&self.context);
+            if device.is_stuck() {
+                due.devices.insert(*id);
+            }
+        }
+    }
+
+    /// Finds out what an event concerns.
+    fn note(&self, event: &WatchEvent, due: &mut Due) {
+        match event.token.as_str() {
+            token::OWN => {
+                let below = event.path.strip_prefix(&self.home).unwrap_or_default();
+                let mut names = below.trim_start_matches('/').split('/');
+                let id = device_id(names.next(), names.next());
+                match (id, names.next()) {
+                    (Some(id), Some(key)) if self.devices.contains_key(&id) => match key {
+                        "online" | "params" | "mode" | "state" => {
+                            due.devices.insert(id);
+                        }
+                        _ if key.starts_with("iops-") || key.starts_with("bandwidth-") => {
+                            due.limits.insert(id);
+                        }
+                        _ => {}
+                    },
+                    _ => due.list = true,
+                }
+            }
+            token::DOMAINS => due.all = true,
+            frontend => {
+                let mut names = frontend.split('/');
+                if names.next() == Some(token::FRONTEND) {
+                    due.devices.extend(device_id(names.next(), names.next()));
+                }
+            }
+        }
+    }
+
+    /// Does what is due. Returns whether there was anything.
+    fn work(&mut self, due: &mut Due) -> Result<bool, Error> {
+        let Due { list, all, mut devices, limits } = std::mem::take(due);
+        if list {
+            devices.extend(self.list()?);
+        }
+        if all {
+            devices.extend(self.devices.keys());
+        }
+        for id in limits {
+            if let Some(device) = self.devices.get_mut(&id) {
+                device.reread_limits(&self.context);
+            }
+        }
+        let any = list || all || !devices.is_empty();
+        for id in devices {
+            let Some(device) = self.devices.get_mut(&id) else { continue };
+            if device.step(&self.context) == Progress::Done {
+                self.forget(id);
+            }
+        }
+        Ok(any)
+    }
+
+    /// Compares the devices in xenstore with those known. Returns the new ones.
+    fn list(&mut self) -> Result<Vec<DeviceId>, Error> {
+        let mut there = BTreeSet::new();
+        for frontend in self.children(&self.home) {
+            for device in self.children(&format!("{}/{frontend}", self.home)) {
+                there.extend(device_id(Some(&frontend), Some(&device)));
+            }
+        }
+        let gone: Vec<_> = self.devices.keys().filter(|id| !there.contains(id)).copied().collect();
+        for id in gone {
+            log::info!("vbd {}/{}: removed", id.frontend, id.device);
+            self.forget(id);
+        }
+        let mut new = Vec::new();
+        for id in there {
+            if self.context.stopping || self.devices.contains_key(&id) {
+                continue;
+            }
+            let path = format!("{}/{}/{}", self.home, id.frontend, id.device);
+            match Device::found(id, path, &self.context.store) {
+                Ok(device) => {
+                    self.context.store.watch(&device.frontend_state_path(), &frontend_token(id))?;
+                    self.devices.insert(id, device);
+                    new.push(id);
+                }
+                Err(error) => log::error!("vbd {}/{}: {error}", id.frontend, id.device),
+            }
+        }
+        Ok(new)
+    }
+
+    /// Names of the nodes below a directory; none when it is not there.
+    fn children(&self, path: &str) -> Vec<String> {
+        self.context.store.directory(path).unwrap_or_default()
+    }
+
+    fn forget(&mut self, id: DeviceId) {
+        if let Some(device) = self.devices.remove(&id) {
+            // The watch may be gone with its node's domain.
+            let _ = self.context.store.unwatch(&device.frontend_state_path(), &frontend_token(id));
+        }
+    }
+}
+
+fn frontend_token(id: DeviceId) -> String {
+    format!("{}/{}/{}", token::FRONTEND, id.frontend, id.device)
+}
+
+fn device_id(frontend: Option<&str>, device: Option<&str>) -> Option<DeviceId> {
+    Some(DeviceId { frontend: frontend?.parse().ok()?, device: device?.parse().ok()? })
+}

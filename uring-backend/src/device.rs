@@ -1,0 +1,472 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! One virtual block device: the handshake with its frontend, its image, and its queues.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use hypervisor_client::store::Store;
+use hypervisor_client::{Access, Client};
+use ring_proto::xen::DomId;
+use ring_proto::xenbus::vbd::{
+    BackendConfig, BackendFeatures, Connection, Discard, Geometry, keys,
+};
+use ring_proto::xenbus::{self, Backend, BackendWork, State};
+
+use crate::directory::Directory;
+use crate::image::{DiscardBy, Image, ImageError, OpenOptions};
+use crate::limits::{Limits, Rates};
+use crate::options::Options;
+use crate::queue::{Disk, Queue, QueueControl, QueueError, QueueParts};
+use crate::report::DiskReport;
+use crate::stats::QueueStats;
+
+/// Which device: its frontend's domain and its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct DeviceId {
+    pub(crate) frontend: u16,
+    pub(crate) device: u32,
+}
+
+/// What every device of the backend needs.
+pub(crate) struct Context {
+    pub(crate) client: Arc<dyn Client>,
+    pub(crate) store: Store,
+    pub(crate) options: Options,
+    /// Called by each queue's thread when it ends.
+    pub(crate) queue_ended: Arc<dyn Fn(DeviceId) + Send + Sync>,
+    /// The backend is to end.
+    pub(crate) stopping: bool,
+}
+
+/// Why a device cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DeviceError {
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error(transparent)]
+    Hypervisor(#[from] hypervisor_client::Error),
+    #[error(transparent)]
+    Key(#[from] xenbus::KeyError),
+    #[error(transparent)]
+    Peer(#[from] xenbus::PeerError),
+    #[error("queue {number}: {error}")]
+    Queue { number: usize, error: QueueError },
+    #[error("cannot start the thread of queue {number}: {source}")]
+    Thread { number: usize, source: std::io::Error },
+}
+
+impl From<xenbus::Error<hypervisor_client::Error>> for DeviceError {
+    fn from(error: xenbus::Error<hypervisor_client::Error>) -> Self {
+        match error {
+            xenbus::Error::Store(error) => Self::Hypervisor(error),
+            xenbus::Error::Key(error) => Self::Key(error),
+        }
+    }
+}
+
+/// An opened image and what was offered of it.
+struct Serving {
+    disk: Arc<Disk>,
+    offered: BackendFeatures,
+    geometry: Geometry,
+}
+
+/// A queue's thread.
+struct QueueThread {
+    control: Arc<QueueControl>,
+    stats: Arc<QueueStats>,
+    /// Set when the thread is about to end.
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<(), QueueError>>>,
+}
+
+/// Whether a device goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It waits for its frontend, the toolstack, or its queues.
+    Waits,
+    /// It is closed, and not to come back.
+    Done,
+}
+
+pub(crate) struct Device {
+    id: DeviceId,
+    name: String,
+    path: String,
+    frontend_path: String,
+    handshake: Backend,
+    serving: Option<Serving>,
+    queues: Vec<QueueThread>,
+    /// It cannot be offered as the toolstack described it. That is tried again; the frontend is not involved yet.
+    stuck: bool,
+    /// What was said last to be wrong, so as not to say it again.
+    complaint: Option<String>,
+}
+
+impl Device {
+    /// Takes over the device in the backend's directory `path`, in whatever state it is.
+    pub(crate) fn found(id: DeviceId, path: String, store: &Store) -> Result<Self, DeviceError> {
+        let mut own = Directory::new(store, &path);
+        let frontend_path = match own.text(xenbus::keys::FRONTEND.name)? {
+            Some(path) => path,
+            None => format!("/local/domain/{}/device/vbd/{}", id.frontend, id.device),
+        };
+        let state = State::read(&mut own)?;
+        let name = format!("vbd {}/{}", id.frontend, id.device);
+        if state != State::Initialising && state != State::Unknown {
+            log::info!("{name}: found {state}, as an earlier backend left it");
+        }
+        Ok(Self {
+            id,
+            name,
+            path,
+            frontend_path,
+            handshake: Backend::found(state),
+            serving: None,
+            queues: Vec::new(),
+            stuck: false,
+            complaint: None,
+        })
+    }
+
+    /// Where the frontend says how far it is.
+    pub(crate) fn frontend_state_path(&self) -> String {
+        format!("{}/state", self.frontend_path)
+    }
+
+    /// Does all that can be done now. Never fails: what goes wrong is said in the log and in xenstore.
+    pub(crate) fn step(&mut self, context: &Context) -> Progress {
+        match self.try_step(context) {
+            Ok(progress) => progress,
+            Err(error) => {
+                self.complain(context, &error);
+                self.close_after_error(context);
+                Progress::Waits
+            }
+        }
+    }
+
+    fn try_step(&mut self, context: &Context) -> Result<Progress, DeviceError> {
+        loop {
+            let mut own = Directory::new(&context.store, &self.path);
+            let mut peer = Directory::new(&context.store, &self.frontend_path);
+            let online =
+                !context.stopping && own.text(xenbus::keys::ONLINE.name)?.as_deref() == Some("1");
+            let frontend = State::read(&mut peer)?;
+            self.reap()?;
+            let step = self.handshake.next(frontend, online)?;
+            match step.work {
+                BackendWork::Advertise => {
+                    self.stuck = true;
+                    self.advertise(context)?;
+                    self.stuck = false;
+                }
+                BackendWork::Connect => self.connect(context)?,
+                BackendWork::Disconnect => {
+                    if self.draining() {
+                        return Ok(Progress::Waits);
+                    }
+                }
+                BackendWork::Release => {
+                    if self.draining() {
+                        return Ok(Progress::Waits);
+                    }
+                    self.serving = None;
+                }
+                BackendWork::Done => return Ok(Progress::Done),
+                BackendWork::Wait | BackendWork::Run | BackendWork::Reconfigure => {}
+            }
+            if step.to == self.handshake.state() {
+                return Ok(Progress::Waits);
+            }
+            self.go_to(context, step.to)?;
+        }
+    }
+
+    /// Writes a state that is legal now.
+    fn go_to(&mut self, context: &Context, to: State) -> Result<(), DeviceError> {
+        if let Err(illegal) = self.handshake.enter(to) {
+            // The handshake proposes only legal moves.
+            log::error!("{}: {illegal}", self.name);
+            return Ok(());
+        }
+        to.write(&mut Directory::new(&context.store, &self.path))?;
+        log::debug!("{}: {to}", self.name);
+        if to == State::Connected {
+            self.complaint = None;
+        }
+        Ok(())
+    }
+
+    /// Opens the image and publishes what can be done with it.
+    fn advertise(&mut self, context: &Context) -> Result<(), DeviceError> {
+        let Options { queues, ring_order, segments, persistent, buffered, .. } = context.options;
+        let mut own = Directory::new(&context.store, &self.path);
+        let config = BackendConfig::read(&mut own)?;
+        let path = own.text(keys::PARAMS.name)?.unwrap_or_default();
+        let sector_size = match own.text(keys::SECTOR_SIZE.name)? {
+            Some(_) => Some(keys::SECTOR_SIZE.u32(&mut own)?),
+            None => context.options.sector_size,
+        };
+        let read_only = config.read_only || config.cdrom;
+        // What an earlier connection had open is not to be in this one's way.
+        self.serving = None;
+        let image =
+            Image::open(Path::new(&path), OpenOptions { read_only, buffered, sector_size })?;
+        if let Some(reason) = image.fallback() {
+            log::warn!("{}: image {path}: no direct I/O: {reason}", self.name);
+        }
+        let offered = BackendFeatures {
+            max_queues: queues,
+            max_ring_page_order: ring_order,
+            max_indirect_segments: segments.into(),
+            persistent: persistent > 0,
+            flush_cache: true,
+            barrier: true,
+        };
+        let discard = image.discard().filter(|_| config.discard);
+        let geometry = Geometry {
+            sectors: image.sectors()?,
+            sector_size: image.sector_size(),
+            physical_sector_size: image.physical_sector_size(),
+            cdrom: config.cdrom,
+            removable: config.cdrom,
+            read_only,
+            discard: discard.map(|discard| Discard {
+                granularity: discard.granularity,
+                alignment: discard.alignment,
+                secure: discard.by == DiscardBy::Ioctl { secure: true },
+            }),
+        };
+        offered.write(&mut own)?;
+        geometry.write(&mut own)?;
+        let direct = u8::from(image.direct().is_some());
+        xenbus::WriteDirectory::write(&mut own, "direct-io", format_args!("{direct}"))?;
+        log::info!("{}: serves {path}, {} MiB", self.name, geometry.sectors / 2048);
+        let disk = Disk {
+            name: self.name.clone(),
+            image: Arc::new(image),
+            rules: geometry.disk(&offered),
+            capacity: AtomicU64::new(geometry.sectors),
+            limits: Limits::new(rates(&config)),
+        };
+        self.serving = Some(Serving { disk: Arc::new(disk), offered, geometry });
+        self.forget_complaint(context);
+        Ok(())
+    }
+
+    /// Maps what the frontend published and starts the queues.
+    fn connect(&mut self, context: &Context) -> Result<(), DeviceError> {
+        if self.serving.is_none() {
+            self.advertise(context)?;
+        }
+        let Some(serving) = &self.serving else { return Ok(()) };
+        let mut peer = Directory::new(&context.store, &self.frontend_path);
+        let connection = Connection::read(&mut peer, &serving.offered)?;
+        let settings = connection.settings();
+        let domain = DomId(self.id.frontend);
+        let persistent = settings.persistent && serving.offered.persistent;
+        let mut parts = Vec::new();
+        for (number, queue) in connection.queues().iter().enumerate() {
+            parts.push(QueueParts {
+                disk: serving.disk.clone(),
+                number,
+                client: context.client.clone(),
+                peer: domain,
+                ring: context.client.map(domain, queue.refs(), Access::ReadWrite)?,
+                channel: context.client.bind_interdomain(domain, queue.port)?,
+                abi: settings.abi,
+                max_indirect: context.options.segments,
+                persistent: persistent.then_some(context.options.persistent),
+                poll: context.options.poll(),
+                control: Arc::new(
+                    QueueControl::new().map_err(|source| DeviceError::Thread { number, source })?,
+                ),
+                stats: Arc::new(QueueStats::default()),
+            });
+        }
+        log::info!(
+            "{}: connected with {} queues of {} pages, {}, {}",
+            self.name,
+            settings.queues,
+            1 << settings.ring_page_order,
+            settings.abi.protocol(),
+            if persistent { "persistent grants" } else { "grant copies" },
+        );
+        for parts in parts {
+            self.start_queue(context, parts)?;
+        }
+        Ok(())
+    }
+
+    fn start_queue(&mut self, context: &Context, parts: QueueParts) -> Result<(), DeviceError> {
+        let (number, control, stats) = (parts.number, parts.control.clone(), parts.stats.clone());
+        let (tell, id) = (context.queue_ended.clone(), self.id);
+        let ended = Arc::new(AtomicBool::new(false));
+        let ending = ended.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("vbd-{}-{}-q{number}", id.frontend, id.device))
+            .spawn(move || {
+                let result = Queue::new(parts).and_then(|mut queue| queue.run());
+                ending.store(true, Ordering::Release);
+                tell(id);
+                result
+            })
+            .map_err(|source| DeviceError::Thread { number, source })?;
+        self.queues.push(QueueThread { control, stats, ended, thread: Some(thread) });
+        Ok(())
+    }
+
+    /// Joins queues that ended. Fails with the reason of one that ended by itself.
+    fn reap(&mut self) -> Result<(), DeviceError> {
+        for (number, queue) in self.queues.iter_mut().enumerate() {
+            if !queue.ended.load(Ordering::Acquire) {
+                continue;
+            }
+            if let Some(thread) = queue.thread.take() {
+                match thread.join() {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return Err(DeviceError::Queue { number, error }),
+                    Err(_) => {
+                        let source = std::io::Error::other("its thread panicked");
+                        let error = QueueError::System { operation: "serving the ring", source };
+                        return Err(DeviceError::Queue { number, error });
+                    }
+                }
+            }
+        }
+        if self.queues.iter().all(|queue| queue.thread.is_none()) {
+            self.queues.clear();
+        }
+        Ok(())
+    }
+
+    /// Tells all queues to drain. Returns whether any is still at it.
+    fn draining(&self) -> bool {
+        for queue in &self.queues {
+            queue.control.drain();
+        }
+        !self.queues.is_empty()
+    }
+
+    /// Closes the connection because of an error, unless none was begun.
+    fn close_after_error(&mut self, context: &Context) {
+        self.draining();
+        if !self.stuck && self.handshake.enter(State::Closing).is_ok() {
+            if let Err(error) =
+                State::Closing.write(&mut Directory::new(&context.store, &self.path))
+            {
+                log::error!("{}: {error}", self.name);
+            }
+        }
+    }
+
+    /// Says what is wrong, in the log and where Xen's own drivers say it, once.
+    fn complain(&mut self, context: &Context, error: &DeviceError) {
+        let text = error.to_string();
+        if self.complaint.as_ref() != Some(&text) {
+            log::error!("{}: {text}", self.name);
+            if let Err(error) = context.store.write(&self.error_path(), &text) {
+                log::warn!("{}: {error}", self.name);
+            }
+            self.complaint = Some(text);
+        }
+    }
+
+    fn forget_complaint(&mut self, context: &Context) {
+        if self.complaint.take().is_some() {
+            // It is a note to people; one that stays does no harm.
+            let _ = context.store.rm(&self.error_path());
+        }
+    }
+
+    /// `error/backend/vbd/F/D/error`, below the backend domain's home.
+    fn error_path(&self) -> String {
+        format!("error/backend/vbd/{}/{}/error", self.id.frontend, self.id.device)
+    }
+
+    /// Takes over limits that the toolstack changed.
+    pub(crate) fn reread_limits(&mut self, context: &Context) {
+        let Some(serving) = &self.serving else { return };
+        match BackendConfig::read(&mut Directory::new(&context.store, &self.path)) {
+            Ok(config) => {
+                serving.disk.limits.set(rates(&config));
+                self.queues.iter().for_each(|queue| queue.control.wake());
+            }
+            Err(error) => self.complain(context, &error.into()),
+        }
+    }
+
+    /// Looks whether the image changed its size, and tells the frontend.
+    pub(crate) fn check_size(&mut self, context: &Context) {
+        let state = self.handshake.state();
+        let Some(serving) = &mut self.serving else { return };
+        let checked = serving.disk.image.sectors().map_err(DeviceError::from).and_then(|sectors| {
+            let before = serving.disk.capacity.swap(sectors, Ordering::Relaxed);
+            if before == sectors {
+                return Ok(());
+            }
+            log::info!("{}: the image went from {before} to {sectors} sectors", self.name);
+            serving.geometry.sectors = sectors;
+            let mut own = Directory::new(&context.store, &self.path);
+            serving.geometry.write(&mut own)?;
+            if state == State::Connected {
+                // Written once more, it tells the frontend to look.
+                state.write(&mut own)?;
+            }
+            Ok(())
+        });
+        if let Err(error) = checked {
+            self.complain(context, &error);
+        }
+    }
+
+    /// Whether it waits for what is wrong to be put right.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.stuck
+    }
+
+    /// Closes without waiting for the frontend any longer.
+    pub(crate) fn abandon(&mut self, context: &Context) {
+        log::warn!("{}: its frontend did not close in time", self.name);
+        if self.handshake.enter(State::Closed).is_ok() {
+            if let Err(error) = State::Closed.write(&mut Directory::new(&context.store, &self.path))
+            {
+                log::warn!("{}: {error}", self.name);
+            }
+        }
+    }
+
+    /// Its statistics, if it serves an image.
+    pub(crate) fn report(&self) -> Option<DiskReport> {
+        let disk = &self.serving.as_ref()?.disk;
+        Some(DiskReport {
+            frontend: self.id.frontend,
+            device: self.id.device,
+            image: disk.image.path().display().to_string(),
+            sectors: disk.capacity.load(Ordering::Relaxed),
+            read_only: disk.image.read_only(),
+            direct_io: disk.image.direct().is_some(),
+            queues: self.queues.iter().map(|queue| queue.stats.report()).collect(),
+        })
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.draining();
+        for queue in &mut self.queues {
+            if let Some(thread) = queue.thread.take() {
+                // What it ended with concerns nobody any more.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn rates(config: &BackendConfig) -> Rates {
+    Rates { requests: config.iops, bytes: config.bandwidth }
+}
