@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use hypervisor_client::Client;
 use hypervisor_client::store::WatchEvent;
+use ring_proto::xen::Errno;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::device::{Context, Device, DeviceId, Progress};
@@ -274,7 +275,12 @@ impl Control {
 
     /// Names of the nodes below a directory; none when it is not there.
     fn children(&self, path: &str) -> Vec<String> {
-        self.context.store.directory(path).unwrap_or_default()
+        self.context.store.directory(path).unwrap_or_else(|error| {
+            if !matches!(error, hypervisor_client::Error::Store { errno: Errno::ENOENT, .. }) {
+                log::error!("{error}");
+            }
+            Vec::new()
+        })
     }
 
     fn forget(&mut self, id: DeviceId) {

@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! A hypervisor, a backend and a small frontend in one process.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use hypervisor_client::hosted::{self, HostedClient};
+use hypervisor_client::store::Store;
+use hypervisor_client::{Access, Client, EventChannel, Grant};
+use hypervisor_hosted::Hosted;
+use ring_proto::blkif::{
+    Abi, FrontRing, Indirect, RawSegment, Request, Response, Rw, RwOp, Segment, SegmentArray,
+    Segments, Status,
+};
+use ring_proto::shared::{PAGE_SIZE, Region, SharedMemory, bytes_of};
+use ring_proto::xen::{DomId, GrantRef};
+use ring_proto::xenbus::vbd::{BackendFeatures, Connection, FrontendSettings, Geometry, Queue};
+use ring_proto::xenbus::{self, FrontendWork, ReadDirectory, State, WriteDirectory};
+use ring_proto::xenstore::{Permission, Rights};
+use tempfile::TempDir;
+use uring_backend::{Error, Options, Stop};
+
+/// Longest time that anything may take here. Nothing depends on its length but how long a failing test hangs.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub const BACK: DomId = DomId(1);
+pub const FRONT: DomId = DomId(2);
+pub const DEVICE: u32 = 51712;
+
+/// A running hypervisor with its store, and the backend's domain.
+pub struct Rig {
+    pub toolstack: Store,
+    pub client: Arc<HostedClient>,
+    pub dir: TempDir,
+    _hosted: Hosted,
+}
+
+/// A backend on a thread.
+pub struct Backend {
+    pub stop: Stop,
+    thread: Option<JoinHandle<Result<(), Error>>>,
+}
+
+impl Backend {
+    /// Ends it as SIGTERM does.
+    pub fn end(mut self) -> Result<(), Error> {
+        self.stop.stop();
+        self.thread.take().expect("it runs").join().expect("the backend panicked")
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.stop.stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Rig {
+    pub fn new() -> Self {
+        // The first test of the process sets it up for all.
+        let _ = env_logger::builder().is_test(true).try_init();
+        let dir = tempfile::tempdir().unwrap();
+        let hosted = Hosted::start(dir.path()).unwrap();
+        let toolstack = Store::connect(&dir.path().join("xenstored.sock")).unwrap();
+        let client = Arc::new(join(dir.path(), BACK));
+        Self { toolstack, client, dir, _hosted: hosted }
+    }
+
+    /// A file of `bytes`, full of a pattern.
+    pub fn image(&self, name: &str, bytes: usize) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, pattern(0, bytes)).unwrap();
+        path
+    }
+
+    pub fn start(&self, options: Options) -> Backend {
+        let stop = Stop::new().unwrap();
+        let (client, handle): (Arc<dyn Client>, _) = (self.client.clone(), stop.clone());
+        let thread = std::thread::spawn(move || uring_backend::run(client, options, &handle));
+        Backend { stop, thread: Some(thread) }
+    }
+
+    /// Does what a toolstack does to plug in a disk.
+    pub fn plug(&self, image: &Path, more: &[(&str, &str)]) {
+        let (back, front) = (back_path(), front_path());
+        self.toolstack
+            .transaction(|tx| {
+                let both = |owner, reader| {
+                    [Permission::new(owner, Rights::None), Permission::new(reader, Rights::Read)]
+                };
+                for (owner, home) in [(BACK, &back), (FRONT, &front)] {
+                    let reader = if owner == BACK { FRONT } else { BACK };
+                    let depths = home.match_indices('/').map(|(at, _)| at).skip(3);
+                    for depth in depths.chain([home.len()]) {
+                        tx.mkdir(&home[..depth])?;
+                        tx.set_perms(&home[..depth], &both(owner, reader))?;
+                    }
+                }
+                for (key, value) in [
+                    ("frontend", front.as_str()),
+                    ("frontend-id", &FRONT.0.to_string()),
+                    ("params", image.to_str().unwrap()),
+                    ("mode", "w"),
+                    ("online", "1"),
+                    ("state", "1"),
+                ]
+                .iter()
+                .chain(more)
+                {
+                    tx.write(&format!("{back}/{key}"), value)?;
+                }
+                for (key, value) in [
+                    ("backend", back.as_str()),
+                    ("backend-id", &BACK.0.to_string()),
+                    ("virtual-device", &DEVICE.to_string()),
+                    ("state", "1"),
+                ] {
+                    tx.write(&format!("{front}/{key}"), value)?;
+                }
+                Ok(())
+            })
+            .unwrap();
+    }
+
+    /// Waits until a node has a value that satisfies a condition, and returns it.
+    pub fn await_node(&self, path: &str, mut right: impl FnMut(&str) -> bool) -> String {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let value = self.toolstack.try_read(path).unwrap().unwrap_or_default();
+            let value = String::from_utf8(value).unwrap();
+            if right(&value) {
+                return value;
+            }
+            assert!(Instant::now() < end, "{path} stays {value:?}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub fn await_back_state(&self, state: State) {
+        let wanted = state.raw().to_string();
+        self.await_node(&format!("{}/state", back_path()), |value| value == wanted);
+    }
+}
+
+pub fn back_path() -> String {
+    format!("/local/domain/{}/backend/vbd/{}/{DEVICE}", BACK.0, FRONT.0)
+}
+
+pub fn front_path() -> String {
+    format!("/local/domain/{}/device/vbd/{DEVICE}", FRONT.0)
+}
+
+pub fn join(dir: &Path, domid: DomId) -> HostedClient {
+    let options = hosted::Options { domid: Some(domid), name: "test".into(), pool_pages: 8192 };
+    hosted::connect(dir, options).unwrap()
+}
+
+/// Bytes that tell where they are from.
+pub fn pattern(offset: usize, len: usize) -> Vec<u8> {
+    (offset..offset + len)
+        .map(|at| (at as u32 / 64).wrapping_mul(2_654_435_761).to_be_bytes()[at % 4])
+        .collect()
+}
+
+/// A directory of the frontend's connection.
+struct Directory<'a>(&'a Store, String);
+
+impl ReadDirectory for Directory<'_> {
+    type Error = hypervisor_client::Error;
+
+    fn read(&mut self, key: &str, into: &mut [u8]) -> Result<Option<usize>, Self::Error> {
+        let value = self.0.try_read(&format!("{}/{key}", self.1))?;
+        Ok(value.map(|value| {
+            into.iter_mut().zip(&value).for_each(|(to, from)| *to = *from);
+            value.len()
+        }))
+    }
+}
+
+impl WriteDirectory for Directory<'_> {
+    type Error = hypervisor_client::Error;
+
+    fn write(&mut self, key: &str, value: fmt::Arguments<'_>) -> Result<(), Self::Error> {
+        self.0.write(&format!("{}/{key}", self.1), value.to_string())
+    }
+
+    fn remove(&mut self, key: &str) -> Result<(), Self::Error> {
+        let _ = self.0.rm(&format!("{}/{key}", self.1));
+        Ok(())
+    }
+}
+
+/// How a frontend connects.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    pub queues: u32,
+    pub order: u32,
+    pub persistent: bool,
+    pub abi: Abi,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self { queues: 1, order: 0, persistent: true, abi: Abi::NATIVE }
+    }
+}
+
+/// A frontend, connected or not.
+pub struct Frontend {
+    pub queues: Vec<FrontQueue>,
+    pub features: BackendFeatures,
+    pub geometry: Geometry,
+    handshake: xenbus::Frontend,
+    store: Store,
+    client: Arc<HostedClient>,
+    wanted: Wanted,
+}
+
+impl Frontend {
+    /// Connects to the disk of `rig`.
+    pub fn connect(rig: &Rig, wanted: Wanted) -> Self {
+        let client = Arc::new(join(rig.dir.path(), FRONT));
+        let store = client.store().unwrap();
+        let state = State::read(&mut Directory(&store, front_path())).unwrap();
+        let mut frontend = Self {
+            queues: Vec::new(),
+            features: BackendFeatures::default(),
+            geometry: Geometry::new(0),
+            handshake: xenbus::Frontend::found(state),
+            store,
+            client,
+            wanted,
+        };
+        frontend.settle(State::Connected, true);
+        frontend
+    }
+
+    /// Takes its part of the handshake until it is in the state `wanted`.
+    pub fn settle(&mut self, wanted: State, keep: bool) {
+        let end = Instant::now() + PATIENCE;
+        while self.handshake.state() != wanted {
+            assert!(Instant::now() < end, "the frontend stays {}", self.handshake.state());
+            let mut back = Directory(&self.store, back_path());
+            let state = State::read(&mut back).unwrap();
+            let step = self.handshake.next(state, keep).unwrap();
+            match step.work {
+                FrontendWork::Publish => self.publish(),
+                FrontendWork::Connect => {
+                    self.features = BackendFeatures::read(&mut back).unwrap();
+                    self.geometry = Geometry::read(&mut back).unwrap();
+                }
+                FrontendWork::Release => self.queues.clear(),
+                _ => {}
+            }
+            if step.to == self.handshake.state() {
+                std::thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+            self.handshake.enter(step.to).unwrap();
+            step.to.write(&mut Directory(&self.store, front_path())).unwrap();
+        }
+    }
+
+    fn publish(&mut self) {
+        let offered = BackendFeatures::read(&mut Directory(&self.store, back_path())).unwrap();
+        let wanted = FrontendSettings {
+            queues: self.wanted.queues,
+            ring_page_order: self.wanted.order,
+            persistent: self.wanted.persistent,
+            abi: self.wanted.abi,
+        };
+        let settings = FrontendSettings::negotiate(&wanted, &offered);
+        let pages = 1 << settings.ring_page_order;
+        self.queues = (0..settings.queues)
+            .map(|_| FrontQueue::new(&*self.client, pages, settings.abi))
+            .collect();
+        let queues: Vec<_> = self
+            .queues
+            .iter()
+            .map(|queue| Queue::new(queue.ring_grant.refs(), queue.channel.port()).unwrap())
+            .collect();
+        let connection = Connection::new(settings, &queues).unwrap();
+        connection.write(&mut Directory(&self.store, front_path())).unwrap();
+    }
+
+    /// Sets a key of its own directory.
+    pub fn write_key(&self, key: &str, value: &str) {
+        self.store.write(&format!("{}/{key}", front_path()), value).unwrap();
+    }
+
+    pub fn state(&self) -> State {
+        self.handshake.state()
+    }
+}
+
+/// Pages of data that a queue of the test can use at a time.
+pub const DATA_PAGES: usize = 512;
+
+pub struct FrontQueue {
+    pub ring: FrontRing<Region>,
+    pub channel: EventChannel,
+    pub data: Grant,
+    descriptors: Grant,
+    ring_grant: Grant,
+    next_id: u64,
+}
+
+impl FrontQueue {
+    fn new(client: &dyn Client, ring_pages: usize, abi: Abi) -> Self {
+        let grant = |pages| client.grant(BACK, pages, Access::ReadWrite).unwrap();
+        let ring_grant = grant(ring_pages);
+        Self {
+            ring: FrontRing::new(ring_grant.region(), abi).unwrap(),
+            channel: client.alloc_unbound(BACK).unwrap(),
+            data: grant(DATA_PAGES),
+            descriptors: grant(1),
+            ring_grant,
+            next_id: 1,
+        }
+    }
+
+    pub fn id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// The pages of the ring, to be broken by a hostile test.
+    pub fn ring_memory(&self) -> Region {
+        self.ring_grant.region()
+    }
+
+    /// Segments for `sectors` from byte 0 of data page `page` on.
+    pub fn segments(&self, page: usize, sectors: usize) -> Vec<Segment> {
+        let refs = self.data.refs();
+        (0..sectors.div_ceil(8))
+            .map(|at| {
+                let last = (sectors - at * 8).min(8) - 1;
+                Segment::new(refs[page + at], 0, last as u8).unwrap()
+            })
+            .collect()
+    }
+
+    /// A request of these segments, indirect when they are too many for a slot.
+    pub fn rw(&mut self, op: RwOp, sector: u64, segments: &[Segment]) -> Request {
+        let segments = match SegmentArray::new(segments) {
+            Some(array) => Segments::Direct(array),
+            None => {
+                for (at, segment) in segments.iter().enumerate() {
+                    let raw = RawSegment::from(*segment);
+                    self.descriptors.region().copy_in(at * 8, bytes_of(&raw));
+                }
+                let refs: Vec<GrantRef> = self.descriptors.refs().to_vec();
+                Segments::Indirect(Indirect::new(segments.len() as u16, &refs).unwrap())
+            }
+        };
+        Request::Rw(Rw { id: self.id(), op, handle: 0, sector, segments })
+    }
+
+    /// Shows the backend what was pushed.
+    pub fn publish(&mut self) {
+        if self.ring.publish() {
+            self.channel.notify().unwrap();
+        }
+    }
+
+    /// The next answer.
+    pub fn answer(&mut self) -> Response {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(response) = self.ring.pop().unwrap() {
+                return response.unwrap();
+            }
+            assert!(Instant::now() < end, "no answer");
+            if !self.ring.final_check().unwrap() {
+                self.channel.wait(Some(Duration::from_millis(100))).unwrap();
+            }
+        }
+    }
+
+    /// Whether nothing is answered for a while.
+    pub fn is_silent(&mut self, time: Duration) -> bool {
+        std::thread::sleep(time);
+        self.ring.available().unwrap() == 0
+    }
+
+    /// Sends one request and waits for its answer.
+    pub fn call(&mut self, request: &Request) -> Status {
+        self.ring.push(request).unwrap();
+        self.publish();
+        let response = self.answer();
+        assert_eq!(response.id, request.tag().id);
+        response.status
+    }
+
+    /// Reads sectors through data pages from 0 on.
+    pub fn read(&mut self, sector: u64, sectors: usize) -> Result<Vec<u8>, Status> {
+        self.data.region().copy_in(0, &vec![0xee; sectors * 512]);
+        let segments = self.segments(0, sectors);
+        let request = self.rw(RwOp::Read, sector, &segments);
+        match self.call(&request) {
+            Status::Okay => {
+                let mut bytes = vec![0; sectors * 512];
+                self.data.region().copy_out(0, &mut bytes);
+                Ok(bytes)
+            }
+            status => Err(status),
+        }
+    }
+
+    /// Writes sectors through data pages from 0 on.
+    pub fn write(&mut self, op: RwOp, sector: u64, bytes: &[u8]) -> Status {
+        self.data.region().copy_in(0, bytes);
+        let segments = self.segments(0, bytes.len() / 512);
+        let request = self.rw(op, sector, &segments);
+        self.call(&request)
+    }
+}
+
+/// Pages that `bytes` take.
+pub fn pages(bytes: usize) -> usize {
+    bytes.div_ceil(PAGE_SIZE)
+}
