@@ -77,7 +77,8 @@ impl Frontend {
     }
 
     /// What to do while the backend's state is `backend`; [`State::Unknown`] when its directory or domain is gone.
-    /// `keep` says that the device is wanted: by its owner, and by the toolstack (the backend's `online` is 1).
+    /// `keep` says that the device is wanted: by its owner, and by the toolstack (the backend's `online` is 1, or its
+    /// directory is gone and with it `online`, while this end's own still stands).
     ///
     /// # Errors
     ///

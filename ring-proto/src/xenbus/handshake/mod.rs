@@ -5,19 +5,31 @@
 //! A driver holds a [`Frontend`] or a [`Backend`]. Whenever its peer's `state`, or the backend's `online`, may have
 //! changed, it reads both and asks [`next`](Frontend::next) until the answer is to wait:
 //!
-//! ```text
-//! loop {
-//!     let step = frontend.next(State::read(&mut peer)?, keep)?;
-//!     match step.work {
-//!         FrontendWork::Wait => break,
-//!         FrontendWork::Publish => publish(),
-//!         …
-//!     }
-//!     if step.to != frontend.state() {
+//! ```
+//! use ring_proto::xenbus::{Frontend, FrontendWork, State};
+//!
+//! fn follow(frontend: &mut Frontend, backend: State) -> Result<(), Box<dyn std::error::Error>> {
+//!     loop {
+//!         let step = frontend.next(backend, true)?;
+//!         match step.work {
+//!             FrontendWork::Publish => { /* allocate the rings, write a `Connection` */ }
+//!             FrontendWork::Connect => { /* read the `Geometry` */ }
+//!             _ => { /* … */ }
+//!         }
+//!         if step.to == frontend.state() {
+//!             return Ok(());
+//!         }
 //!         frontend.enter(step.to)?;
-//!         step.to.write(&mut own)?;
+//!         // and write `step.to` to xenstore
 //!     }
 //! }
+//!
+//! let mut frontend = Frontend::found(State::Initialising);
+//! follow(&mut frontend, State::InitWait)?;
+//! assert_eq!(frontend.state(), State::Initialised);
+//! follow(&mut frontend, State::Connected)?;
+//! assert_eq!(frontend.state(), State::Connected);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! Work is done before its state is written. A driver that cannot do it writes `Closing` instead, and so it does when

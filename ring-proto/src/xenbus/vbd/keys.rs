@@ -45,6 +45,8 @@ keys! {
         "bytes a second; 0: no limit";
     BANDWIDTH_BURST = Backend "bandwidth-burst", Kind::U64, by Toolstack, absent Absent::Number(0), Causeway:
         "bytes that may go at once after a pause; 0: a tenth of a second's";
+    DIRECT_IO = Backend "direct-io", Kind::Flag, by Driver, absent Absent::As("not known"), Causeway:
+        "whether the backend reads and writes the image past the page cache; for people, no frontend looks";
     MAX_QUEUES = Backend "multi-queue-max-queues", POSITIVE, by Driver, absent Absent::Number(1), Xen:
         "most queues that the backend serves";
     MAX_RING_PAGE_ORDER = Backend "max-ring-page-order", Kind::U32, by Driver, absent Absent::Number(0), Xen:
