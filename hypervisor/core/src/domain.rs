@@ -209,7 +209,8 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     /// Ends a domain: its ports are closed, its mappings dropped, its grants revoked, its memory freed. A frame that
-    /// another domain still maps lives until the last mapping goes; until then the id stays in use.
+    /// another domain still maps lives until the last mapping goes; until then the id stays in use. The embedder has
+    /// stopped the domain before, so that it does not write to frames that are free.
     ///
     /// # Errors
     ///
@@ -218,23 +219,23 @@ impl<M: Machine> Hypervisor<M> {
         let domain =
             self.domains.get_mut(&id).filter(|domain| !domain.dying).ok_or(Errno::ESRCH)?;
         domain.dying = true;
+        domain.placed.clear();
+        let mut own = Vec::new();
+        for (gfn, slot) in core::mem::take(&mut domain.memory) {
+            match slot {
+                Slot::Own(mfn) => own.push(mfn),
+                Slot::Grant(..) | Slot::Shared(_) => self.machine.remap(id, gfn, None),
+            }
+        }
         let mut departure = Departure::default();
         self.release_events(id, &mut departure.unbound);
         self.release_mappings(id, &mut departure.had_mapped);
         if let Some(domain) = self.domains.get_mut(&id) {
-            let own = domain.memory.values().filter_map(|slot| match slot {
-                Slot::Own(mfn) => Some(*mfn),
-                Slot::Grant(..) | Slot::Shared(_) => None,
-            });
-            let mut release: Vec<Mfn> = own.collect();
-            domain.memory.clear();
-            domain.placed.clear();
-            release.extend(domain.grants.take_frames());
-            departure.mapped_by.extend(domain.grants.grantees());
-            departure.mapped_by.remove(&id);
-            for mfn in release {
-                self.release(mfn, false);
-            }
+            departure.mapped_by = domain.grants.grantees();
+            own.extend(domain.grants.take_frames());
+        }
+        for mfn in own {
+            self.release(mfn, false);
         }
         // A domain that never got a frame has none to wait for.
         if self.domains.get(&id).is_some_and(|domain| domain.frames == 0) {

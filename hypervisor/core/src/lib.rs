@@ -44,4 +44,6 @@ pub use domain::{Departure, DomainConfig, DomainKind, Hypervisor};
 pub use machine::{FrameUse, Gfn, Machine, Mfn, PAGE_SIZE};
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod ram;

@@ -45,6 +45,15 @@ pub(crate) fn mark_pending<M: Machine>(machine: &M, (mfn, offset): VcpuInfo) -> 
 }
 
 impl EventChannels {
+    /// The domain's own frames that are held for its queues.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> Vec<Mfn> {
+        match &self.delivery {
+            Delivery::Fifo(fifo) => fifo.frames().collect(),
+            Delivery::Embedder | Delivery::TwoLevel => Vec::new(),
+        }
+    }
+
     /// Where the information about a virtual CPU stands, if it has a place.
     fn vcpu_info(&self, vcpu: u32) -> Option<VcpuInfo> {
         let page = self.shared_info?;

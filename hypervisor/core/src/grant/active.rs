@@ -28,6 +28,12 @@ impl Pins {
         self.write > 0
     }
 
+    /// How many mappings can only read, and how many can write.
+    #[cfg(test)]
+    pub(crate) fn counts(self) -> (u32, u32) {
+        (self.read.into(), self.write.into())
+    }
+
     fn count(&mut self, readonly: bool) -> &mut u8 {
         if readonly { &mut self.read } else { &mut self.write }
     }

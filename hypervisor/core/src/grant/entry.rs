@@ -116,12 +116,7 @@ impl Entry {
 
     /// The entry as both versions can tell it.
     pub(super) fn save<M: Machine>(&self, machine: &M) -> Reserved {
-        let mut header = machine.load(self.at.0, self.at.1);
-        if self.version == Version::V2 {
-            let (mfn, offset, bits) = self.status_word(Reserved::STATUS);
-            let shift = bits.trailing_zeros() - u32::from(Reserved::STATUS).trailing_zeros();
-            header |= (machine.load(mfn, offset) & bits) >> shift;
-        }
+        let header = machine.load(self.at.0, self.at.1) | u32::from(self.status(machine));
         Reserved { header, frame: self.gfn(machine).0 }
     }
 
@@ -133,8 +128,7 @@ impl Entry {
             Version::V2 => {
                 machine.store(mfn, offset + 8, entry.frame as u32);
                 machine.store(mfn, offset + 12, (entry.frame >> 32) as u32);
-                self.clear_status(machine, Reserved::STATUS);
-                self.set_status(machine, entry.header as u16 & Reserved::STATUS);
+                self.replace_status(machine, entry.header as u16);
             }
         }
         let flags = match self.version {
@@ -156,6 +150,12 @@ impl Entry {
             let word = machine.load(here.0, here.1);
             machine.store(here.0, here.1, machine.load(there.0, there.1));
             machine.store(there.0, there.1, word);
+        }
+        if self.version == Version::V2 {
+            // Nobody uses them, but their domain may have written there.
+            let (here, there) = (self.status(machine), other.status(machine));
+            self.replace_status(machine, there);
+            other.replace_status(machine, here);
         }
     }
 
@@ -231,6 +231,18 @@ impl Entry {
     fn status_word(&self, bits: u16) -> (Mfn, usize, u32) {
         let (mfn, offset) = self.status;
         (mfn, offset & !3, u32::from(bits) << (8 * (offset & 2)))
+    }
+
+    /// The bits that tell of the entry's use.
+    fn status<M: Machine>(&self, machine: &M) -> u16 {
+        let (mfn, offset, _) = self.status_word(0);
+        let word = machine.load(mfn, offset) >> (8 * (self.status.1 & 2));
+        word as u16 & Reserved::STATUS
+    }
+
+    fn replace_status<M: Machine>(&self, machine: &M, bits: u16) {
+        self.clear_status(machine, Reserved::STATUS & !bits);
+        self.set_status(machine, Reserved::STATUS & bits);
     }
 
     fn set_status<M: Machine>(&self, machine: &M, bits: u16) {

@@ -125,6 +125,7 @@ impl<M: Machine> Hypervisor<M> {
         handle: Handle,
         at: Option<Gfn>,
     ) -> Result<Mfn, GrantError> {
+        self.live(caller).ok_or(GrantError::BadDomain)?;
         let mfn = self.mapped_frame(caller, handle).ok_or(GrantError::BadHandle)?;
         let local = self.live_mut(caller).ok_or(GrantError::BadDomain)?;
         let mapping = *local.grants.maptrack.get(handle).ok_or(GrantError::BadHandle)?;
