@@ -100,8 +100,9 @@ impl Connection {
     /// Queues a watch event, unless the peer has yet to read the same one.
     pub(crate) fn event(&mut self, event: &Event) {
         let payload = if self.wants_input() { event.payload() } else { event.coarse() };
-        if self.events.insert(payload.to_vec()) {
-            self.push(Header::new(MessageType::WatchEvent, 0, 0, 0), payload);
+        if !self.events.contains(&payload) {
+            self.push(Header::new(MessageType::WatchEvent, 0, 0, 0), &payload);
+            self.events.insert(payload);
         }
     }
 
@@ -131,5 +132,109 @@ impl Connection {
         let message = [&header.to_bytes(), payload].concat();
         self.waiting += message.len();
         self.output.push_back(message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::Scope;
+    use crate::watch::Watch;
+    use proptest::prelude::*;
+    use ring_proto::xen::DomId;
+
+    fn message(kind: MessageType, payload: &[u8]) -> Vec<u8> {
+        let header = Header::new(kind, 7, 0, payload.len() as u32);
+        [&header.to_bytes(), payload].concat()
+    }
+
+    /// Takes all output, in pieces of `piece` bytes.
+    fn output(connection: &mut Connection, piece: usize) -> Vec<u8> {
+        let mut all = Vec::new();
+        while !connection.output().is_empty() {
+            let len = connection.output().len().min(piece);
+            all.extend_from_slice(&connection.output()[..len]);
+            connection.advance(len);
+        }
+        assert_eq!((connection.waiting, connection.events.len()), (0, 0));
+        all
+    }
+
+    #[test]
+    fn an_error_goes_by_its_name() {
+        let mut connection = Connection::default();
+        let request = Header::new(MessageType::Read, 7, 3, 3);
+        connection.reply(request, Err(Errno::ENOENT));
+        let header = Header { kind: MessageType::Error as u32, len: 7, ..request };
+        assert_eq!(output(&mut connection, 5), [&header.to_bytes(), &b"ENOENT\0"[..]].concat());
+        connection.reply(request, Ok(vec![0; PAYLOAD_MAX + 1]));
+        assert!(output(&mut connection, 99).ends_with(b"E2BIG\0"));
+    }
+
+    #[test]
+    fn an_event_waits_once() {
+        let mut connection = Connection::default();
+        let watch = Watch::new(b"/a", b"t", DomId::DOM0).unwrap();
+        let event = |path: &str| watch.event(&path.into(), Scope::Above).unwrap();
+        for path in ["/a/b", "/a/c", "/a/b"] {
+            connection.event(&event(path));
+        }
+        // Also while it is on its way.
+        connection.advance(3);
+        connection.event(&event("/a/b"));
+        let mut told = output(&mut connection, 1000);
+        assert_eq!(told.len(), 2 * (HEADER_LEN + 7) - 3);
+        connection.event(&event("/a/b"));
+        told = output(&mut connection, 1000);
+        assert!(told.ends_with(b"/a/b\0t\0"));
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_is_not_read_from() {
+        let mut connection = Connection::default();
+        let request = Header::new(MessageType::Read, 7, 0, 0);
+        while connection.wants_input() {
+            connection.reply(request, Ok(vec![0; PAYLOAD_MAX]));
+        }
+        assert!(connection.waiting < OUTPUT_LIMIT + HEADER_LEN + PAYLOAD_MAX);
+        connection.receive(&message(MessageType::Read, b"/\0"));
+        assert_eq!((connection.has_message(), connection.next_message()), (false, Ok(None)));
+        let len = connection.output().len();
+        connection.advance(len);
+        assert!(connection.has_message() && connection.next_message().unwrap().is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_not_matter_how_bytes_arrive(
+            payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..10),
+            pieces in prop::collection::vec(1usize..60, 1..20),
+        ) {
+            let bytes: Vec<u8> = payloads.iter().flat_map(|payload| message(MessageType::Write, payload)).collect();
+            let mut connection = Connection::default();
+            let (mut rest, mut taken) = (&bytes[..], Vec::new());
+            for piece in pieces.iter().cycle() {
+                let (now, later) = rest.split_at(rest.len().min(*piece));
+                connection.receive(now);
+                while let Some(message) = connection.next_message().unwrap() {
+                    taken.push(message.payload);
+                }
+                rest = later;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            prop_assert_eq!(taken, payloads);
+            prop_assert!(connection.input.is_empty());
+        }
+
+        #[test]
+        fn random_bytes_are_messages_or_malformed(bytes: Vec<u8>) {
+            let mut connection = Connection::default();
+            connection.receive(&bytes);
+            while let Ok(Some(message)) = connection.next_message() {
+                prop_assert!(message.payload.len() <= PAYLOAD_MAX);
+            }
+        }
     }
 }

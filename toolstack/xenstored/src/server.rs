@@ -23,8 +23,10 @@ use crate::store::Store;
 
 /// Connections at once, over all domains. One more waits in the listener's queue, or is refused.
 const MAX_CONNECTIONS: usize = 1024;
-/// Bytes read from one client before the others have their turn.
+/// Bytes read from one client at once.
 const READ_LEN: usize = 8192;
+/// Requests of one client that are done before the others have their turn.
+const TURN: usize = 16;
 /// How long to wait before the listener is tried again.
 const ACCEPT_PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
@@ -186,7 +188,8 @@ impl Service {
         ];
         fds.extend(self.sockets.values().map(|socket| {
             let mut interest = PollFlags::empty();
-            interest.set(PollFlags::IN, socket.connection.wants_input());
+            let reads = socket.connection.wants_input() && !socket.connection.has_message();
+            interest.set(PollFlags::IN, reads);
             interest.set(PollFlags::OUT, !socket.connection.output().is_empty());
             PollFd::new(&socket.stream, interest)
         }));
@@ -269,13 +272,15 @@ impl Service {
         Ok(())
     }
 
-    /// Reads from a client once, and answers all requests that are whole.
+    /// Reads from a client once if need be, and answers the next few of its requests.
     fn serve(&mut self, id: ClientId) -> Result<(), Closed> {
         // Another client's request may have closed it since the poll.
         let Some(socket) = self.sockets.get_mut(&id) else { return Ok(()) };
         socket.send()?;
         socket.receive()?;
-        while let Some(socket) = self.sockets.get_mut(&id) {
+        for _ in 0..TURN {
+            // Its own request may have closed it, too.
+            let Some(socket) = self.sockets.get_mut(&id) else { break };
             let Some(message) = socket.connection.next_message()? else { break };
             let Message { header, payload } = &message;
             let request = Request { kind: header.kind, transaction: header.transaction, payload };
@@ -326,7 +331,7 @@ enum Closed {
 
 impl Socket {
     fn receive(&mut self) -> Result<(), Closed> {
-        if !self.connection.wants_input() {
+        if !self.connection.wants_input() || self.connection.has_message() {
             return Ok(());
         }
         let mut bytes = [0; READ_LEN];

@@ -3,6 +3,7 @@
 //! The store itself: the tree, the connections to it, and what they are told. It knows nothing of sockets or rings.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ring_proto::xen::{DomId, Errno};
 use ring_proto::xenstore::{INTRODUCE_DOMAIN, RELEASE_DOMAIN};
@@ -258,9 +259,11 @@ impl Store {
                 .flatten()
                 .map(Node::permissions)
                 .collect();
+            let path: Arc<str> = change.path.as_str().into();
             for (id, client) in &self.clients {
                 if lists.iter().any(|list| list.allow(client.domid, Need::Read)) {
-                    let events = client.watches.iter().filter_map(|watch| watch.event(change));
+                    let events =
+                        client.watches.iter().filter_map(|watch| watch.event(&path, change.scope));
                     self.events.extend(events.map(|event| (*id, event)));
                 }
             }

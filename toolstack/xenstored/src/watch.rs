@@ -2,40 +2,43 @@
 
 //! Watches: who is told of which change, and by what name.
 
+use std::sync::Arc;
+
 use ring_proto::xen::{DomId, Errno};
 use ring_proto::xenstore::{Home, PAYLOAD_MAX};
 
-use crate::operation::{Change, Scope};
+use crate::operation::Scope;
 use crate::path::{Target, resolve};
 
 /// One watch of one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Watch {
     /// Absolute, or special.
-    path: String,
+    path: Arc<str>,
     /// How much of an event's path the client does not see, because it watches a relative path.
     prefix: usize,
-    token: Vec<u8>,
+    token: Arc<[u8]>,
 }
 
-/// What a client is told.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// What a client is told. It is small: one change can concern a great many watches.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
-    /// Path and token, each with its NUL.
-    payload: Vec<u8>,
-    /// The same event, named by the watch's own path: says less, and is true of every change that the watch covers.
-    coarse: Option<Vec<u8>>,
+    watch: Watch,
+    /// What changed.
+    path: Arc<str>,
 }
 
 impl Event {
-    /// As WATCH_EVENT carries it.
-    pub(crate) fn payload(&self) -> &[u8] {
-        &self.payload
+    /// Path and token, as WATCH_EVENT carries them.
+    pub(crate) fn payload(&self) -> Vec<u8> {
+        let payload = self.watch.payload(&self.path);
+        // A token may leave too little room for the node's own name.
+        if payload.len() > PAYLOAD_MAX { self.coarse() } else { payload }
     }
 
-    /// The event for a client that has too many others waiting.
-    pub(crate) fn coarse(&self) -> &[u8] {
-        self.coarse.as_deref().unwrap_or(&self.payload)
+    /// The same, named by the watch's own path: says less, and is true of every change that the watch covers.
+    pub(crate) fn coarse(&self) -> Vec<u8> {
+        self.watch.payload(&self.watch.path)
     }
 }
 
@@ -49,40 +52,31 @@ impl Watch {
         let relative = !matches!(path.first(), Some(b'/' | b'@'));
         let prefix = if relative { Home(domid).to_string().len() + 1 } else { 0 };
         let path = match resolve(path, domid)? {
-            Target::Node(path) => path.as_str().to_owned(),
-            Target::Special(name) => name,
+            Target::Node(path) => path.as_str().into(),
+            Target::Special(name) => name.into(),
         };
-        if path.len() - prefix + token.len() + 2 > PAYLOAD_MAX {
-            return Err(Errno::EINVAL);
-        }
-        Ok(Self { path, prefix, token: token.to_owned() })
+        let watch = Self { path, prefix, token: token.into() };
+        if watch.payload(&watch.path).len() > PAYLOAD_MAX { Err(Errno::EINVAL) } else { Ok(watch) }
     }
 
     /// The event that says no more than that something is to be looked at. Sent once when the watch is set.
     pub(crate) fn first_event(&self) -> Event {
-        Event { payload: self.payload(&self.path), coarse: None }
+        Event { watch: self.clone(), path: self.path.clone() }
     }
 
-    /// The event of a change, if it concerns this watch.
-    pub(crate) fn event(&self, change: &Change) -> Option<Event> {
-        let path = change.path.as_str();
-        let concerns = match change.scope {
+    /// The event of a change to the node `path`, if it concerns this watch.
+    pub(crate) fn event(&self, path: &Arc<str>, scope: Scope) -> Option<Event> {
+        let concerns = match scope {
             Scope::Above => is_at_or_below(path, &self.path),
-            Scope::Exact => path == self.path,
+            Scope::Exact => *path == self.path,
             Scope::Silent => false,
         };
-        if !concerns {
-            return None;
-        }
-        let (payload, coarse) = (self.payload(path), self.payload(&self.path));
-        // A token may leave too little room for the node's own name.
-        let payload = if payload.len() > PAYLOAD_MAX { coarse.clone() } else { payload };
-        Some(Event { payload, coarse: Some(coarse) })
+        concerns.then(|| Event { watch: self.clone(), path: path.clone() })
     }
 
     /// The event of a special path, if this watch is on it.
     pub(crate) fn special_event(&self, name: &str) -> Option<Event> {
-        (self.path == name).then(|| self.first_event())
+        (&*self.path == name).then(|| self.first_event())
     }
 
     fn payload(&self, path: &str) -> Vec<u8> {
@@ -102,17 +96,11 @@ fn is_at_or_below(path: &str, above: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::resolve_node;
-
-    fn change(path: &str, scope: Scope) -> Change {
-        let path = resolve_node(path.as_bytes(), DomId::DOM0).unwrap();
-        Change { path, scope }
-    }
 
     fn told(watch: &str, path: &str, scope: Scope) -> Option<String> {
         let watch = Watch::new(watch.as_bytes(), b"t", DomId(7)).unwrap();
-        let event = watch.event(&change(path, scope))?;
-        Some(String::from_utf8(event.payload).unwrap())
+        let event = watch.event(&path.into(), scope)?;
+        Some(String::from_utf8(event.payload()).unwrap())
     }
 
     #[test]
@@ -144,9 +132,9 @@ mod tests {
     fn an_event_fits_into_a_message() {
         let token = vec![b't'; PAYLOAD_MAX - 4];
         let watch = Watch::new(b"/a", &token, DomId(0)).unwrap();
-        let event = watch.event(&change("/a/b", Scope::Above)).unwrap();
-        assert_eq!(event.payload, watch.first_event().payload);
-        assert_eq!(event.payload.len(), PAYLOAD_MAX);
+        let event = watch.event(&"/a/b".into(), Scope::Above).unwrap();
+        assert_eq!(event.payload(), watch.first_event().payload());
+        assert_eq!(event.payload().len(), PAYLOAD_MAX);
         assert_eq!(Watch::new(b"/ab", &token, DomId(0)), Err(Errno::EINVAL));
     }
 }

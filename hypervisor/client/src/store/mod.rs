@@ -39,7 +39,7 @@ const TRANSACTION_TRIES: u32 = 100;
 /// ```no_run
 /// # use hypervisor_client::{Error, store::Store};
 /// # fn main() -> Result<(), Error> {
-/// let store = Store::connect("/run/causeway/xenstored.sock".as_ref())?;
+/// let store = Store::connect("/run/causeway/xenstored.sock")?;
 /// store.transaction(|tx| {
 ///     tx.write("device/vbd/51712/ring-ref", "8")?;
 ///     tx.write("device/vbd/51712/event-channel", "3")
@@ -92,7 +92,8 @@ impl Store {
     /// # Errors
     ///
     /// When there is none, or nobody serves it.
-    pub fn connect(path: &Path) -> Result<Self, Error> {
+    pub fn connect(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
         let name = path.display().to_string();
         let is_device = std::fs::metadata(path).is_ok_and(|file| file.file_type().is_char_device());
         let open = || -> io::Result<File> {
