@@ -21,6 +21,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::Error;
 
+#[cfg(test)]
+mod tests;
 mod transaction;
 pub use transaction::Transaction;
 
