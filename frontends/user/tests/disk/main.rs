@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The disk against a backend that the tests write themselves, over the hosted hypervisor.
+
+mod data;
+mod data_path;
+mod hostile;
+mod reconnect;
+mod scripted;
