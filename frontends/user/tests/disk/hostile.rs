@@ -40,17 +40,13 @@ fn after(misdeed: impl FnOnce(&mut Backend, Tag)) -> Breach {
     let tag = backend.take(0).tag();
     misdeed(&mut backend, tag);
 
+    // The misdeed may come after an honest answer.
     let mut failed = Vec::new();
-    while failed.len() < 3 {
+    loop {
         queue.wait(None);
         match collect(&mut queue) {
             Ok(done) => failed.extend(done.into_iter().filter(|done| done.result.is_err())),
-            Err(error) => panic!("{error} before everything was reported: {failed:?}"),
-        }
-        if disk.failure().is_some() && failed.len() < 3 {
-            // The misdeed may have come after an honest answer.
-            failed.extend(collect(&mut queue).unwrap());
-            break;
+            Err(_) => break,
         }
     }
     assert!(failed.len() >= 2, "{failed:?}");

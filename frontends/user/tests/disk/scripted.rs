@@ -366,7 +366,6 @@ impl Backend {
 
 /// A backend that serves a disk in memory on a thread.
 pub struct Serving {
-    pub disk: Arc<Mutex<Vec<u8>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Backend>>,
 }
@@ -376,7 +375,7 @@ impl Serving {
     pub fn start(mut backend: Backend, disk: Arc<Mutex<Vec<u8>>>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::spawn({
-            let (disk, stop) = (disk.clone(), stop.clone());
+            let stop = stop.clone();
             move || {
                 if backend.queues.is_empty() {
                     backend.connect();
@@ -397,7 +396,7 @@ impl Serving {
                 backend
             }
         });
-        Self { disk, stop, thread: Some(thread) }
+        Self { stop, thread: Some(thread) }
     }
 
     /// Stops serving between two requests, without a word to the frontend.
