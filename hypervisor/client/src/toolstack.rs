@@ -72,8 +72,8 @@ pub fn home(domain: DomId) -> String {
     format!("/local/domain/{domain}")
 }
 
-/// Makes a domain's directory, which it may read, with its id and name in it. What is there already stays, except the
-/// name.
+/// Makes a domain's directory, which it may read, with its id and name in it, and below it `data`, where it may write.
+/// What is there already stays, except the name.
 ///
 /// # Errors
 ///
@@ -215,6 +215,9 @@ fn make_home(tx: &Transaction<'_>, domain: DomId) -> Result<(), Error> {
             &[Permission::new(DomId::DOM0, Rights::None), Permission::new(domain, Rights::Read)],
         )?;
         tx.write(&format!("{home}/domid"), domain.to_string())?;
+        let data = format!("{home}/data");
+        tx.mkdir(&data)?;
+        tx.set_perms(&data, &[Permission::new(domain, Rights::None)])?;
     }
     Ok(())
 }

@@ -23,6 +23,9 @@ const LISTENER: u64 = 0;
 const STOP: u64 = 1;
 const FIRST_SESSION: u64 = 2;
 
+/// Connections beyond the limit of domains, for whoever has not joined yet and may be told that there is no room.
+const NOT_JOINED: usize = 16;
+
 /// Everything that the daemon has.
 pub(crate) struct Daemon {
     poll: OwnedFd,
@@ -114,11 +117,8 @@ impl Daemon {
             Ok(socket) => socket,
             Err(error) => return log::warn!("accept a domain: {error}"),
         };
-        if self.sessions.len() >= self.limits.domains {
-            return log::warn!(
-                "connection refused: there are {} domains, the limit",
-                self.limits.domains
-            );
+        if self.sessions.len() >= self.limits.domains + NOT_JOINED {
+            return log::warn!("connection refused: there are {} of them", self.sessions.len());
         }
         let id = self.next_session;
         self.next_session += 1;
@@ -147,9 +147,7 @@ impl Daemon {
             }
             End::Failed(error) => log::warn!("{who}: {error}: disconnected"),
         }
-        if let Some(session) = self.sessions.remove(&id)
-            && let Some(domain) = session.domain
-        {
+        if let Some(Session { domain: Some(domain), .. }) = self.sessions.remove(&id) {
             self.domains.end(domain);
             self.store.release(domain);
         }
@@ -258,7 +256,7 @@ impl Session {
 
     /// Sends an answer. A domain that does not read its answers has nobody wait for it.
     fn answer(&self, result: i64, body: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), End> {
-        let answer = message(&Answer { result: result.cast_unsigned() }, body);
+        let answer = message(&Answer { result: result as u64 }, body);
         debug_assert!(answer.len() <= MAX_MESSAGE);
         match socket::send(&self.socket, &answer, fds, SendFlags::DONTWAIT) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

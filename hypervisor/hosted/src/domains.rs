@@ -55,6 +55,7 @@ impl Domains {
         if pages > self.limits.pool_pages {
             return Err(Errno::E2BIG);
         }
+        let id = self.free_id(join.domid)?;
         if self.hypervisor.domains().count() >= self.limits.domains {
             return Err(Errno::ENOSPC);
         }
@@ -67,7 +68,6 @@ impl Domains {
             max_port: self.limits.ports,
             ..DomainConfig::new(DomainKind::Process, pages.into())
         };
-        let id = self.free_id(join.domid)?;
         let (pool, table) =
             self.hypervisor.machine_mut().provide(id, pages, grant_frames).map_err(|error| {
                 log::error!("memory for domain {id}: {error}");

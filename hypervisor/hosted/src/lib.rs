@@ -140,9 +140,8 @@ impl Hosted {
 impl Drop for Hosted {
     fn drop(&mut self) {
         self.stop.stop();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        let joined = self.thread.take().map(JoinHandle::join);
+        if matches!(joined, Some(Err(_))) {
             log::error!("the hypervisor's thread panicked");
         }
     }

@@ -135,7 +135,7 @@ impl Connection {
             .ok_or_else(|| self.gone())?;
         let answer: Answer = from_bytes(packet.bytes).ok_or_else(|| self.nonsense("a request"))?;
         read(packet.bytes.get(size_of::<Answer>()..).unwrap_or_default());
-        Ok(Returned { result: answer.result.cast_signed(), fds: packet.fds })
+        Ok(Returned { result: answer.result as i64, fds: packet.fds })
     }
 
     pub fn gone(&self) -> Error {

@@ -42,11 +42,12 @@ impl FreePages {
         if let Some(after) = self.runs.remove(&(first + count)) {
             count += after;
         }
-        if let Some((&before, &len)) = self.runs.range(..first).next_back()
-            && before + len == first
-        {
-            first = before;
-            count += len;
+        match self.runs.range(..first).next_back() {
+            Some((&before, &len)) if before + len == first => {
+                first = before;
+                count += len;
+            }
+            _ => {}
         }
         self.runs.insert(first, count);
     }

@@ -52,7 +52,8 @@ impl Default for Options {
     }
 }
 
-/// A domain of the hosted hypervisor. It ends when this and all that came from it is dropped.
+/// A domain of the hosted hypervisor. It ends when this and all its grants, mappings and event channels are dropped; its
+/// connections to xenstore are closed then.
 #[derive(Debug)]
 pub struct HostedClient {
     connection: Arc<Connection>,
@@ -79,6 +80,7 @@ pub fn connect(dir: &Path, options: Options) -> Result<HostedClient, Error> {
             .map_err(|source| Error::Io { operation: operation.clone(), source })
     };
     let pool = pool::Pool::new(
+        Arc::clone(&connection),
         map(pool, options.pool_pages)?,
         map(table, joined.grant_frames)?,
         options.pool_pages,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ring_proto::shared::{PAGE_SIZE, Region, SharedMemory};
 use ring_proto::xen::{DomId, Errno, GrantRef};
 
-use super::connection::refused;
+use super::connection::{Connection, refused};
 use super::free_pages::FreePages;
 use super::grant_table::GrantTable;
 use crate::mapped::Mapped;
@@ -21,6 +21,8 @@ pub(super) struct Pool {
     pages: u32,
     first_gfn: u32,
     free: Mutex<Free>,
+    /// Open as long as anything is granted: with it the domain ends.
+    _connection: Arc<Connection>,
 }
 
 #[derive(Debug)]
@@ -47,7 +49,13 @@ impl Free {
 }
 
 impl Pool {
-    pub fn new(memory: Mapped, table_memory: Mapped, pages: u32, first_gfn: u32) -> Self {
+    pub fn new(
+        connection: Arc<Connection>,
+        memory: Mapped,
+        table_memory: Mapped,
+        pages: u32,
+        first_gfn: u32,
+    ) -> Self {
         let table = GrantTable::new(table_memory.region());
         let free =
             Free { pages: FreePages::new(pages), refs: table.free_refs(), waiting: Vec::new() };
@@ -58,6 +66,7 @@ impl Pool {
             pages,
             first_gfn,
             free: Mutex::new(free),
+            _connection: connection,
         }
     }
 

@@ -1,33 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What domains grant to each other, and what is refused. All domains live in this process.
+//! What domains grant to each other, and what is refused.
 
-use hypervisor_client::hosted::{HostedClient, Options, connect};
-use hypervisor_client::{Access, Client, CopyDirection, Error, GrantCopy};
-use hypervisor_hosted::Hosted;
+use hypervisor_client::{Access, Client, CopyDirection, GrantCopy};
 use ring_proto::shared::{PAGE_SIZE, SharedMemory};
 use ring_proto::xen::{DomId, Errno, GrantRef};
-use tempfile::TempDir;
 
-fn hypervisor() -> (TempDir, Hosted) {
-    let dir = tempfile::tempdir().unwrap();
-    let hosted = Hosted::start(dir.path()).unwrap();
-    (dir, hosted)
-}
-
-fn join(dir: &TempDir, domid: u16) -> HostedClient {
-    let options =
-        Options { domid: Some(DomId(domid)), name: format!("test {domid}"), pool_pages: 64 };
-    connect(dir.path(), options).unwrap()
-}
-
-fn errno<T>(result: Result<T, Error>) -> Errno {
-    match result {
-        Err(Error::Refused { errno, .. }) => errno,
-        Err(other) => panic!("{other}"),
-        Ok(_) => panic!("not refused"),
-    }
-}
+use crate::{errno, hypervisor, join};
 
 #[test]
 fn both_see_what_the_other_wrote() {
