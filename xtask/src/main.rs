@@ -5,6 +5,8 @@
 mod bench;
 mod command;
 mod debian13;
+mod fuzz;
+mod loom;
 mod packages;
 mod test;
 

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::command::{self, cargo};
-use crate::{debian13, packages};
+use crate::{debian13, fuzz, loom, packages};
 
 /// Which tests to run, and for how long.
 #[derive(Args)]
@@ -19,6 +19,12 @@ pub struct Options {
     /// Seconds that each fuzz target runs.
     #[arg(long, default_value_t = 5)]
     fuzz_seconds: u64,
+    /// Run only this fuzz target.
+    #[arg(long)]
+    fuzz_target: Option<String>,
+    /// Preemptions in one execution of a concurrency model; by default each model's own bound, 2 or 3.
+    #[arg(long)]
+    loom_preemptions: Option<usize>,
 }
 
 /// A step: its name and what it does.
@@ -39,6 +45,8 @@ const STEPS: &[Step] = &[
     }),
     ("documentation", |_| documentation()),
     ("tests", |_| command::run(cargo().args(["test", "--workspace", "--no-fail-fast"]))),
+    ("models", |options| loom::run(options.loom_preemptions)),
+    ("fuzz", |options| fuzz::run(options.fuzz_seconds, options.fuzz_target.as_deref())),
     ("rust-1.85.1", |_| kernel_compiler()),
     ("demo", |_| command::run(cargo().args(["run", "--release", "--", "demo"]))),
 ];
