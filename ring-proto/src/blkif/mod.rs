@@ -15,6 +15,24 @@
 //! A frontend's words may be 32 or 64 bits wide ([`Abi`]); [`BackRing`] and [`FrontRing`] hide the difference.
 //!
 //! **Sectors on the wire are units of 512 bytes**, also for disks of larger logical sectors.
+//!
+//! ```
+//! use ring_proto::blkif::{Disk, RawRequest, Request, Rw, RwOp, Segment, SegmentArray, Segments};
+//! use ring_proto::xen::GrantRef;
+//!
+//! // A frontend reads a page.
+//! let page = Segment::new(GrantRef(8), 0, 7).expect("eight sectors are a page");
+//! let segments = Segments::Direct(SegmentArray::new(&[page]).expect("one is not too many"));
+//! let request = Request::Rw(Rw { id: 1, op: RwOp::Read, handle: 0, sector: 16, segments });
+//! let slot = RawRequest::from(&request);
+//!
+//! // A backend finds the slot in its ring, and that the disk has no such sectors.
+//! let disk = Disk { capacity: 20, logical: 512, read_only: false, flush: true, barrier: false, discard: true };
+//! let Ok(Request::Rw(rw)) = slot.check(0) else { panic!("a legal read") };
+//! let Segments::Direct(segments) = rw.segments else { panic!("a direct one") };
+//! let refused = disk.check_rw(rw.op, rw.sector, &segments).unwrap_err();
+//! assert_eq!(refused.to_string(), "8 sectors from 16 reach beyond the disk's 20");
+//! ```
 
 mod disk;
 mod problem;

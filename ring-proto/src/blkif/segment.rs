@@ -10,7 +10,7 @@ use super::{
     Problem, MAX_INDIRECT_PAGES, MAX_INDIRECT_SEGMENTS, MAX_SEGMENTS, SECTORS_PER_PAGE,
     SECTOR_SIZE, SEGMENTS_PER_INDIRECT_PAGE,
 };
-use crate::shared::{from_bytes, zeroed};
+use crate::shared::from_bytes;
 use crate::xen::GrantRef;
 
 /// Part of a page to transfer: at least one sector, none outside the page.
@@ -68,14 +68,22 @@ impl Segment {
     pub const fn byte_len(&self) -> usize {
         self.sectors() as usize * SECTOR_SIZE
     }
+}
 
-    #[inline]
-    fn check(raw: &RawSegment, index: u16) -> Result<Self, Problem> {
-        Self::new(GrantRef(raw.gref), raw.first_sect, raw.last_sect).ok_or(Problem::SegmentRange {
-            index,
-            first: raw.first_sect,
-            last: raw.last_sect,
-        })
+#[inline]
+const fn is_legal(raw: &RawSegment) -> bool {
+    (raw.first_sect <= raw.last_sect) & (raw.last_sect < SECTORS_PER_PAGE)
+}
+
+/// What is wrong with the segments of a slot, of which something is.
+#[cold]
+fn first_problem(used: &[RawSegment], count: u8) -> Problem {
+    let segment = (0..).zip(used).find(|(_, raw)| !is_legal(raw));
+    match segment {
+        Some((index, raw)) => {
+            Problem::SegmentRange { index, first: raw.first_sect, last: raw.last_sect }
+        }
+        None => Problem::SegmentCount { count: count.into(), limit: MAX_SEGMENTS as u16 },
     }
 }
 
@@ -114,23 +122,27 @@ impl SegmentArray {
     /// Judges the first `count` segments of a slot.
     #[inline]
     pub(super) fn check(raw: &[RawSegment; MAX_SEGMENTS], count: u8) -> Result<Self, Problem> {
-        if count == 0 || usize::from(count) > MAX_SEGMENTS {
-            return Err(Problem::SegmentCount { count: count.into(), limit: MAX_SEGMENTS as u16 });
+        let used = raw.get(..usize::from(count)).unwrap_or(&[]);
+        // One verdict on all of them costs less than a decision on each.
+        let illegal = used.iter().fold(used.is_empty(), |any, raw| any | !is_legal(raw));
+        if illegal {
+            return Err(first_problem(used, count));
         }
-        let mut array = Self { count, ..Self::EMPTY };
-        let used = raw.iter().take(usize::from(count));
-        for (index, (into, raw)) in array.segments.iter_mut().zip(used).enumerate() {
-            *into = Segment::check(raw, index as u16)?;
-        }
-        Ok(array)
+        // Those beyond `count` come along unchecked, and nobody sees them.
+        let segments = raw.map(|raw| Segment {
+            gref: GrantRef(raw.gref),
+            first: raw.first_sect,
+            last: raw.last_sect,
+        });
+        Ok(Self { count, segments })
     }
 
     /// The segments as they lie in a slot; the rest of it zero.
     #[inline]
     pub(super) fn to_raw(self) -> [RawSegment; MAX_SEGMENTS] {
-        let mut raw = zeroed::<[RawSegment; MAX_SEGMENTS]>();
-        for (into, segment) in raw.iter_mut().zip(self.iter()) {
-            *into = (*segment).into();
+        let mut raw = self.segments.map(RawSegment::from);
+        for unused in raw.iter_mut().skip(usize::from(self.count)) {
+            *unused = RawSegment::default();
         }
         raw
     }
@@ -228,8 +240,10 @@ impl Eq for Indirect {}
 /// An item is [`Problem::SegmentRange`], with the index in this page, when the segment is not within its page.
 pub fn descriptors(bytes: &[u8]) -> impl Iterator<Item = Result<Segment, Problem>> + '_ {
     bytes.chunks_exact(size_of::<RawSegment>()).enumerate().map(|(index, bytes)| {
-        let raw = from_bytes(bytes).unwrap_or_else(zeroed::<RawSegment>);
-        Segment::check(&raw, index as u16)
+        let RawSegment { gref, first_sect: first, last_sect: last, .. } =
+            from_bytes(bytes).unwrap_or_default();
+        let problem = Problem::SegmentRange { index: index as u16, first, last };
+        Segment::new(GrantRef(gref), first, last).ok_or(problem)
     })
 }
 

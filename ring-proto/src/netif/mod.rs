@@ -12,6 +12,19 @@
 //! tx:  slot 0 (size of the packet) │ extra … │ slot 1 (size of the fragment) │ slot 2 …
 //! rx:  slot 0 (size of the fragment) │ extra … │ slot 1 │ slot 2 …
 //! ```
+//!
+//! ```
+//! use ring_proto::netif::{Extras, Fragment, TxItem, TxPacket};
+//! use ring_proto::xen::GrantRef;
+//!
+//! let header = Fragment::new(1, GrantRef(8), 4000, 96).expect("in its page");
+//! let data = Fragment::new(2, GrantRef(9), 0, 1400).expect("in its page");
+//! let packet = TxPacket::new(&[header, data], Extras::default()).expect("not too long");
+//!
+//! let mut slots = packet.requests();
+//! let gathered = TxItem::gather(20, || Ok(slots.next())).expect("an honest frontend");
+//! assert_eq!(gathered, Some(TxItem::Packet(packet)));
+//! ```
 
 mod ctrl;
 mod extra;

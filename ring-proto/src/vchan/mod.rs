@@ -43,6 +43,11 @@ pub const SRV_NOTIFY: usize = 23;
 /// Offset of the grants, four bytes each.
 pub const GRANTS: usize = 24;
 
+/// Key below the channel's path in xenstore, written by the server: grant of the control page.
+pub const KEY_RING_REF: &str = "ring-ref";
+/// Key below the channel's path in xenstore, written by the server: its unbound port.
+pub const KEY_EVENT_CHANNEL: &str = "event-channel";
+
 /// Bit of `notify`: ring when data was written (`VCHAN_NOTIFY_WRITE`).
 pub const NOTIFY_WRITE: u8 = 1;
 /// Bit of `notify`: ring when data was read (`VCHAN_NOTIFY_READ`).
