@@ -3,8 +3,9 @@
 //! A machine made of vectors, for tests.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
+use core::cell::RefCell;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use ring_proto::xen::grant_table::{EntryV1, GTF_PERMIT_ACCESS};
@@ -19,6 +20,8 @@ pub(crate) struct Ram {
     next: u64,
     /// Frames that are left.
     pub(crate) left: u64,
+    /// Words that a guest writes just before the hypervisor changes one, one each time.
+    pub(crate) races: RefCell<VecDeque<(Mfn, usize, u32)>>,
     pub(crate) rung: Vec<(DomId, Port)>,
     pub(crate) upcalls: Vec<(DomId, u32)>,
     pub(crate) mapped: BTreeMap<(DomId, Gfn), (Mfn, Writable)>,
@@ -30,6 +33,7 @@ impl Ram {
             frames: BTreeMap::new(),
             next: 0x100,
             left: frames,
+            races: RefCell::default(),
             rung: Vec::new(),
             upcalls: Vec::new(),
             mapped: BTreeMap::new(),
@@ -45,6 +49,12 @@ impl Ram {
     fn word(&self, mfn: Mfn, offset: usize) -> &AtomicU32 {
         assert_eq!(offset % 4, 0);
         &self.frames.get(&mfn).expect("the frame is in use")[offset / 4]
+    }
+
+    fn race(&self) {
+        if let Some((mfn, offset, value)) = self.races.borrow_mut().pop_front() {
+            self.store(mfn, offset, value);
+        }
     }
 
     pub(crate) fn byte(&self, mfn: Mfn, offset: usize) -> u8 {
@@ -82,14 +92,17 @@ impl Machine for Ram {
     }
 
     fn compare_exchange(&self, mfn: Mfn, offset: usize, old: u32, new: u32) -> Result<u32, u32> {
+        self.race();
         self.word(mfn, offset).compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
     }
 
     fn fetch_or(&self, mfn: Mfn, offset: usize, bits: u32) -> u32 {
+        self.race();
         self.word(mfn, offset).fetch_or(bits, Ordering::SeqCst)
     }
 
     fn fetch_and(&self, mfn: Mfn, offset: usize, bits: u32) -> u32 {
+        self.race();
         self.word(mfn, offset).fetch_and(bits, Ordering::SeqCst)
     }
 

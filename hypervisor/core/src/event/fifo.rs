@@ -190,3 +190,48 @@ fn link<M: Machine>(machine: &M, (mfn, at): (Mfn, usize), port: u32) -> bool {
     machine.fetch_and(mfn, at, !FIFO_BUSY);
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use ring_proto::xen::DomId;
+
+    use super::*;
+    use crate::machine::FrameUse;
+    use crate::ram::Ram;
+
+    const TAIL: usize = 4;
+
+    /// Links port 7 behind a tail, whose word the guest changes to these just before each change by the hypervisor.
+    /// Returns whether it took the tail for linked, and the word.
+    fn race(word: u32, words: &[u32]) -> (bool, u32) {
+        let mut ram = Ram::new(1);
+        let mfn = ram.allocate(DomId(1), FrameUse::SharedInfo).unwrap();
+        ram.store(mfn, TAIL, word);
+        ram.races.borrow_mut().extend(words.iter().map(|word| (mfn, TAIL, *word)));
+        let linked = link(&ram, (mfn, TAIL), 7);
+        ram.races.borrow_mut().clear();
+        (linked, ram.load(mfn, TAIL))
+    }
+
+    #[test]
+    fn links_behind_a_tail_that_changes() {
+        let pending = FIFO_LINKED | FIFO_PENDING;
+        assert_eq!(race(pending, &[]), (true, pending | 7));
+        assert_eq!(race(pending | 5, &[]), (true, pending | 7), "a link that a guest made up");
+        assert_eq!(race(FIFO_PENDING, &[]), (false, FIFO_PENDING));
+        // The guest took it off, or masks and sees to it.
+        assert_eq!(race(pending, &[0]), (false, 0));
+        assert_eq!(race(pending, &[FIFO_LINKED]), (true, FIFO_LINKED | 7));
+        let masked = FIFO_LINKED | FIFO_MASKED;
+        assert_eq!(race(pending, &[masked, masked, FIFO_LINKED]), (true, FIFO_LINKED | 7));
+    }
+
+    #[test]
+    fn does_not_wait_for_a_guest_that_never_stops() {
+        let word = |n: u32| FIFO_LINKED | n << 18;
+        let words: Vec<u32> = (1..20).map(word).collect();
+        let (linked, left) = race(word(0), &words);
+        assert!(linked);
+        assert_eq!(left & FIFO_BUSY, 0);
+    }
+}

@@ -258,3 +258,72 @@ impl Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Hypervisor;
+    use crate::grant::MapGrant;
+    use crate::ram::{A, B, C, Ram, flags_v1, grant_v1, grant_v2, processes, status_v2};
+
+    const GREF: u32 = 9;
+
+    /// Maps while the granter writes these headers into its entry, one just before each change by the hypervisor.
+    fn map(hv: &mut Hypervisor<Ram>, readonly: bool, headers: &[u32]) -> Result<(), GrantError> {
+        let table = hv.domains[&A].grants.shared[0];
+        let size = if hv.domains[&A].grants.version == Version::V1 { 8 } else { 16 };
+        let races = headers.iter().map(|header| (table, GREF as usize * size, *header));
+        hv.machine().races.borrow_mut().extend(races);
+        let wish = MapGrant { granter: A, gref: GrantRef(GREF), readonly, at: None };
+        let mapped = hv.map_grant(B, wish).map(drop);
+        hv.machine().races.borrow_mut().clear();
+        mapped
+    }
+
+    fn header(flags: u16, to: DomId) -> u32 {
+        u32::from(flags) | u32::from(to.0) << 16
+    }
+
+    #[test]
+    fn a_version_1_entry_that_changes() {
+        let plain = header(GTF_PERMIT_ACCESS, B);
+        let readonly = header(GTF_PERMIT_ACCESS | GTF_READONLY, B);
+        let (foreign, nothing) = (header(GTF_PERMIT_ACCESS, C), 0);
+        let refused = Err(GrantError::GeneralError);
+        for (wish_readonly, headers, expected) in [
+            (true, &[readonly][..], Ok(())),
+            (true, &[readonly, plain, readonly, plain][..], Ok(())),
+            (true, &[readonly, plain, readonly, plain, readonly][..], refused),
+            (false, &[readonly][..], refused),
+            (true, &[foreign][..], refused),
+            (true, &[nothing][..], refused),
+            (true, &[readonly, nothing, plain][..], refused),
+        ] {
+            let mut hv = processes();
+            grant_v1(&hv, A, GREF, B, 3, 0);
+            assert_eq!(map(&mut hv, wish_readonly, headers), expected, "{headers:x?}");
+            let in_use = flags_v1(&hv, A, GREF) & (GTF_READING | GTF_WRITING);
+            assert_eq!(in_use, if expected.is_ok() { GTF_READING } else { 0 }, "{headers:x?}");
+            assert_eq!(hv.mappings(B).count(), usize::from(expected.is_ok()));
+        }
+    }
+
+    #[test]
+    fn a_version_2_entry_that_is_revoked_meanwhile() {
+        for headers in [[0], [header(GTF_PERMIT_ACCESS, C)], [header(GTF_SUB_PAGE | 1, B)]] {
+            let mut hv = processes();
+            hv.set_grant_table_version(A, 2).unwrap();
+            grant_v2(&hv, A, GREF, B, 3, 0);
+            assert_eq!(map(&mut hv, true, &headers), Err(GrantError::GeneralError));
+            assert_eq!(status_v2(&hv, A, GREF), 0);
+        }
+        // What is mapped stays in use when a second mapping is refused.
+        let mut hv = processes();
+        hv.set_grant_table_version(A, 2).unwrap();
+        grant_v2(&hv, A, GREF, B, 3, 0);
+        assert_eq!(map(&mut hv, true, &[]), Ok(()));
+        let readonly = header(GTF_PERMIT_ACCESS | GTF_READONLY, B);
+        assert_eq!(map(&mut hv, false, &[readonly]), Err(GrantError::GeneralError));
+        assert_eq!(status_v2(&hv, A, GREF), GTF_READING);
+    }
+}

@@ -170,7 +170,7 @@ impl Model {
         let whole = copy || entry.flags & GTF_SUB_PAGE == 0;
         let right_kind =
             kind == GTF_PERMIT_ACCESS && whole || copy && version == 2 && kind == GTF_TRANSITIVE;
-        if !pinned && !(right_kind && entry.domid == caller.0)
+        if !(pinned || right_kind && entry.domid == caller.0)
             || !readonly && entry.flags & GTF_READONLY != 0
         {
             return Err(REFUSED);
