@@ -6,6 +6,7 @@ use alloc::collections::btree_map::Entry;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
+use ring_proto::xen::shared_info::LEGACY_MAX_VCPUS;
 use ring_proto::xen::{DomId, Errno, Port};
 
 use crate::event::EventChannels;
@@ -34,7 +35,7 @@ pub struct DomainConfig {
     pub privileged: bool,
     /// Frames of memory, at guest frame 0 and up.
     pub frames: u64,
-    /// Virtual CPUs.
+    /// Virtual CPUs: 1 to 32, as many as the shared information page has room for.
     pub vcpus: u32,
     /// The highest version of its grant table: 1 or 2.
     pub max_grant_version: u32,
@@ -161,15 +162,14 @@ impl<M: Machine> Hypervisor<M> {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for a reserved id, no virtual CPU or a grant table without frames or of no known version; `EEXIST` if
+    /// `EINVAL` for a reserved id, too few or too many virtual CPUs, or a grant table without frames or of no known version; `EEXIST` if
     /// the id is in use, be it by a domain that is gone but whose frames are still mapped; `ENOMEM` when the machine
     /// has no more frames, and then nothing stays allocated.
     pub fn create_domain(&mut self, id: DomId, config: &DomainConfig) -> Result<(), Errno> {
-        let versions = 1..=2;
         if id >= DomId::FIRST_RESERVED
-            || config.vcpus == 0
+            || !(1..=LEGACY_MAX_VCPUS).contains(&config.vcpus)
             || config.max_grant_frames == 0
-            || !versions.contains(&config.max_grant_version)
+            || !(1..=2).contains(&config.max_grant_version)
         {
             return Err(Errno::EINVAL);
         }
@@ -389,6 +389,9 @@ mod tests {
         assert_eq!(hv.create_domain(A, &DomainConfig { frames: 3, ..config.clone() }), Ok(()));
         assert_eq!(hv.create_domain(A, &config), Err(Errno::EEXIST));
         assert_eq!(hv.create_domain(DomId::SELF, &config), Err(Errno::EINVAL));
-        assert_eq!(hv.create_domain(B, &DomainConfig { vcpus: 0, ..config }), Err(Errno::EINVAL));
+        for vcpus in [0, 33] {
+            let config = DomainConfig { vcpus, ..config.clone() };
+            assert_eq!(hv.create_domain(B, &config), Err(Errno::EINVAL));
+        }
     }
 }

@@ -212,6 +212,7 @@ mod tests {
     use ring_proto::xen::grant_table::{GTF_PERMIT_ACCESS, GTF_READONLY, GTF_SUB_PAGE};
 
     use super::*;
+    use crate::DomainConfig;
     use crate::machine::Writable;
     use crate::ram::{A, B, C, Ram, domains, flags_v1, grant_v1, processes};
 
@@ -313,5 +314,24 @@ mod tests {
         let again = grant_v1(&hv, B, 9, C, 8, 0);
         let wish = MapGrant { granter: B, gref: again, readonly: true, at: Some(Gfn(50)) };
         assert_eq!(hv.map_grant(C, wish), Err(GrantError::BadPage));
+    }
+
+    #[test]
+    fn handles_are_limited_and_used_anew() {
+        let mut hv = processes();
+        let id = DomId(9);
+        let config =
+            DomainConfig { max_maptrack_frames: 1, ..DomainConfig::new(DomainKind::Process, 1) };
+        hv.create_domain(id, &config).unwrap();
+        let grefs = [9, 10].map(|gref| grant_v1(&hv, A, gref, id, 3, 0));
+        for handle in 0..256 {
+            let mapped = hv.map_grant(id, wish(A, grefs[handle as usize / 128], true)).unwrap();
+            assert_eq!(mapped.handle, Handle(handle));
+        }
+        assert_eq!(hv.map_grant(id, wish(A, grefs[0], false)), Err(GrantError::NoSpace));
+        hv.unmap_grant(id, Handle(200), None).unwrap();
+        hv.unmap_grant(id, Handle(100), None).unwrap();
+        let again = hv.map_grant(id, wish(A, grefs[0], false)).unwrap();
+        assert_eq!(again.handle, Handle(100));
     }
 }
