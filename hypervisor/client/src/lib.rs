@@ -6,6 +6,14 @@
 //! to xenstore. It has two implementations: the hosted hypervisor, where a domain is a process, and `/dev/xen/*` of
 //! Linux on any hypervisor with the Xen ABI. A program that takes `&dyn Client` runs on both.
 //!
+//! | module | what it holds |
+//! |---|---|
+//! | [`hosted`] | a domain of the hosted hypervisor, and the protocol of its socket |
+//! | [`dev`] | a domain of any other hypervisor, through the drivers of its Linux |
+//! | [`store`] | a connection to xenstore |
+//! | [`toolstack`] | plugging devices in and out |
+//! | [`mapped`] | pages of a file, mapped until dropped |
+//!
 //! None of these calls stands on the data path: rings, persistently granted pages and doorbells work without them.
 
 mod connect;

@@ -12,7 +12,7 @@ use hypervisor_client::hosted::protocol::{
 use hypervisor_client::hosted::socket;
 use ring_proto::shared::{bytes_of, from_bytes};
 use ring_proto::xen::{DomId, Errno};
-use rustix::event::epoll;
+use rustix::event::{EventfdFlags, epoll};
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 
 use crate::domains::Domains;
@@ -33,6 +33,8 @@ pub(crate) struct Daemon {
     /// Open as long as it is watched.
     _stop: Stop,
     sessions: BTreeMap<u64, Session>,
+    /// Given up to accept, and close, a connection when there is no other descriptor left: it would wait for ever.
+    spare: Option<OwnedFd>,
     next_session: u64,
     domains: Domains,
     limits: Limits,
@@ -82,6 +84,7 @@ impl Daemon {
             listener,
             _stop: stop,
             sessions: BTreeMap::new(),
+            spare: spare(),
             next_session: FIRST_SESSION,
             domains: Domains::new(limits),
             limits,
@@ -115,7 +118,14 @@ impl Daemon {
             SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
         ) {
             Ok(socket) => socket,
-            Err(error) => return log::warn!("accept a domain: {error}"),
+            Err(error) => {
+                if self.spare.take().is_some() {
+                    log::warn!("accept a domain: {error}: refused");
+                    drop(rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC));
+                }
+                self.spare = spare();
+                return;
+            }
         };
         if self.sessions.len() >= self.limits.domains + NOT_JOINED {
             return log::warn!("connection refused: there are {} of them", self.sessions.len());
@@ -269,6 +279,10 @@ impl Session {
 
 fn short(kind: u32, body: &[u8]) -> End {
     End::Violation(format!("a request of kind {kind} with {} bytes", body.len()))
+}
+
+fn spare() -> Option<OwnedFd> {
+    rustix::event::eventfd(0, EventfdFlags::CLOEXEC).ok()
 }
 
 fn watch(poll: &OwnedFd, fd: impl AsFd, id: u64) -> io::Result<()> {

@@ -1,6 +1,56 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! The hypervisor as a Linux process: a domain is a process, its memory a memfd, an event an eventfd.
+//!
+//! The decisions are those of [`hypervisor_core`], with Xen's hypercalls, structures and error codes; this crate brings
+//! the machine below it. A program becomes a domain with `hypervisor_client::hosted::connect`. No privilege, no virtual
+//! machine and no kernel module is needed.
+//!
+//! | in Xen | here |
+//! |---|---|
+//! | a domain | a connection to `DIR/hypervisor.sock` ([the protocol](hypervisor_client::hosted::protocol)) |
+//! | its memory | private memory of the process, and a *grant pool*: a sealed memfd of which pages can be granted |
+//! | its grant table | another memfd, written by the domain and judged by the daemon |
+//! | mapping a grant | a hypercall that pins the entry and tells the machine frame; then `mmap` of that page of the pool |
+//! | an event channel | two eventfds, one for each direction, held by both ends |
+//! | a hypercall | a message and its answer |
+//! | xenstore | the library `xenstored`, at `DIR/xenstored.sock` for the toolstack |
+//!
+//! Granting, ending a grant, rings and doorbells make no trip through the daemon: it could stop, and what is connected
+//! would go on.
+//!
+//! # The end of a domain
+//!
+//! A domain ends when its connection does, however that came about. Its ports are closed and the other ends' doorbells
+//! rung, its mappings undone, its grants revoked; domain 0 gets `VIRQ_DOM_EXC`, and `@releaseDomain` fires in xenstore.
+//! Pages that others still map live, and its id stays taken, until the last of them lets go. Then a new process can
+//! have the id, and with it the directory in xenstore: so a backend is started again.
+//!
+//! # What this isolates
+//!
+//! * A domain's private memory: nobody gets at it through the hypervisor.
+//! * Domains that share nothing: without a grant there is no descriptor, and without a descriptor no page.
+//! * The daemon, and through it all others, from what a domain says: a message that breaks the protocol ends that
+//!   domain's connection; a hypercall that makes no sense gets Xen's error; the table's entries are read once. Files
+//!   are sealed against shrinking, so no access to them can fault.
+//! * How much one domain can take ([`Limits`]).
+//!
+//! # What it does not
+//!
+//! * **A pool is shared as a whole.** The grant table decides *whether* a peer gets the pool and lets correct programs
+//!   find their pages, but a peer that was granted one page holds a descriptor of them all, for as long as it likes. So
+//!   a pool belongs to domains that trust each other as far as their shared pages go. For more, give each peer a domain
+//!   of its own to talk to.
+//! * **Read-only is a guard against mistakes.** The descriptor of a peer that was granted reading only cannot be mapped
+//!   for writing, but a process of the same user can open it anew through `/proc`.
+//! * **Doorbells are shared.** Both ends hold both eventfds, so a peer can swallow the other's events or make an eventfd
+//!   one that blocks. It harms its own device with that, and an end that waits without a time limit.
+//! * **The border between users is the sockets' permission**, 0600. Processes of one user can trace, stop and kill each
+//!   other and the daemon; nothing here prevents it. Nor is a connection's claim to a domain id checked: whoever may
+//!   connect may be any domain, domain 0 included.
+//!
+//! All of this is different on a real hypervisor, where each page is its own. Drivers are written for that one: they
+//! treat every peer as hostile.
 mod daemon;
 mod domains;
 mod doorbells;
@@ -18,6 +68,7 @@ use std::thread::JoinHandle;
 use rustix::event::EventfdFlags;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::Resource;
 
 use daemon::Daemon;
 use xenstore::Xenstore;
@@ -94,7 +145,17 @@ impl AsFd for Stop {
 ///
 /// When the sockets cannot be made, or a hypervisor runs in `dir` already.
 pub fn run(dir: &Path, stop: &Stop) -> Result<(), Error> {
+    raise_descriptor_limit();
     Bound::new(dir, Limits::default(), stop)?.serve()
+}
+
+/// Allows this process as many descriptors as it may have at most: each event channel takes two.
+fn raise_descriptor_limit() {
+    let mut limit = rustix::process::getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, limit) {
+        log::warn!("raise the limit of open descriptors: {error}");
+    }
 }
 
 /// A hypervisor on threads of this process. Dropping it stops it.

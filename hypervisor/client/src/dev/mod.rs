@@ -42,7 +42,7 @@ impl DeviceClient {
         let directory = PathBuf::from("/dev/xen");
         let grants = grant::Files::open(&directory)?;
         // The toolstack writes each domain's id into its directory.
-        let domid = Store::connect(&directory.join("xenbus"))?.read_str("domid")?;
+        let domid = Store::connect(directory.join("xenbus"))?.read_str("domid")?;
         let domid = domid.parse().map(DomId).map_err(|_| Error::Io {
             operation: format!("read this domain's id from xenstore, which says {domid:?}"),
             source: std::io::ErrorKind::InvalidData.into(),
@@ -81,7 +81,7 @@ impl Client for DeviceClient {
     }
 
     fn store(&self) -> Result<Store, Error> {
-        Store::connect(&self.directory.join("xenbus"))
+        Store::connect(self.directory.join("xenbus"))
     }
 }
 

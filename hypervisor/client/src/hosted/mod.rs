@@ -20,7 +20,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 
-use ring_proto::xen::event_channel::{AllocUnbound, BindInterdomain, op};
+use ring_proto::xen::event_channel::{AllocUnbound, BindInterdomain, BindVirq, op};
 use ring_proto::xen::{DomId, GrantRef, Port, hypercall};
 
 use crate::event::Kind;
@@ -120,6 +120,20 @@ impl HostedClient {
     /// How many pages are no longer granted but still mapped by a peer, and so cannot be granted anew.
     pub fn waiting_pages(&self) -> usize {
         self.pool.waiting()
+    }
+
+    /// Binds a port to a virtual interrupt of this domain (`VIRQ_*`). Domain 0 gets `VIRQ_DOM_EXC` when a domain ends.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is no such interrupt, `EEXIST` if it is bound already, `ENOSPC` when the domain's ports are
+    /// used up.
+    pub fn bind_virq(&self, virq: u32) -> Result<EventChannel, Error> {
+        let mut bind = [BindVirq { virq, ..BindVirq::default() }];
+        let returned =
+            self.connection.hypercall(hypercall::EVENT_CHANNEL_OP, op::BIND_VIRQ, &mut bind)?;
+        let [bind] = bind;
+        self.channel(returned, bind.port, &format!("bind_virq {virq}"), self.domid)
     }
 
     fn channel(

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hypervisor_client::{Access, Client, Error};
 use ring_proto::shared::SharedMemory;
+use ring_proto::xen::event_channel::virq;
 use ring_proto::xen::{DomId, Errno, Port};
 
 use crate::{errno, hypervisor, join};
@@ -49,6 +50,18 @@ fn binding_is_refused_with_xens_reasons() {
     let near = front.alloc_unbound(DomId(2)).unwrap();
     let _far = back.bind_interdomain(DomId(3), near.port()).unwrap();
     assert_eq!(errno(back.bind_interdomain(DomId(3), near.port())), Errno::EINVAL, "bound already");
+}
+
+#[test]
+fn domain_0_is_interrupted_when_a_domain_ends() {
+    let (dir, _hosted) = hypervisor();
+    let (toolstack, domain) = (join(&dir, 0), join(&dir, 3));
+    let ended = toolstack.bind_virq(virq::DOM_EXC).unwrap();
+    assert_eq!(errno(toolstack.bind_virq(virq::DOM_EXC)), Errno::EEXIST);
+    assert_eq!(errno(toolstack.bind_virq(virq::COUNT)), Errno::EINVAL);
+    assert!(!ended.wait(NOW).unwrap());
+    drop(domain);
+    assert!(ended.wait(SOON).unwrap());
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn two_processes_play_without_the_hypervisor() {
 fn a_domain_that_is_killed_leaves_nothing_but_word_of_it() {
     let hypervisor = Hypervisor::start();
     let client = join(&hypervisor.dir, 3);
-    let store = Store::connect(&hypervisor.dir.path().join("xenstored.sock")).unwrap();
+    let store = Store::connect(hypervisor.dir.path().join("xenstored.sock")).unwrap();
     store.watch("@releaseDomain", "went").unwrap();
     store.next_event(Some(SOON)).unwrap().unwrap();
     eventually("the first domains are gone", || hypervisor.holds().1 == 2);

@@ -17,7 +17,7 @@ const SOON: Option<Duration> = Some(Duration::from_secs(20));
 const VBD: Vbd = Vbd { frontend: DomId(3), backend: DomId(2), device: 51712 };
 
 fn toolstack(dir: &TempDir) -> Store {
-    Store::connect(&dir.path().join("xenstored.sock")).unwrap()
+    Store::connect(dir.path().join("xenstored.sock")).unwrap()
 }
 
 #[test]
