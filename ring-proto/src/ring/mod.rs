@@ -111,3 +111,6 @@ fn publish<M: SharedMemory>(memory: &M, producer: usize, event: usize, old: u32,
 
 /// How many slots ahead of the one in hand a cache line is asked for: about what one transfer between two cores takes.
 const AHEAD: u32 = 4;
+
+#[cfg(test)]
+mod tests;

@@ -87,3 +87,6 @@ pub trait SharedMemory {
     #[inline]
     fn will_write(&self, _offset: usize, _len: usize) {}
 }
+
+#[cfg(test)]
+mod tests;
