@@ -151,7 +151,7 @@ impl Device {
 
     fn try_step(&mut self, context: &Context) -> Result<Progress, DeviceError> {
         loop {
-            let mut own = Directory::new(&context.store, &self.path);
+            let own = Directory::new(&context.store, &self.path);
             let mut peer = Directory::new(&context.store, &self.frontend_path);
             let online =
                 !context.stopping && own.text(xenbus::keys::ONLINE.name)?.as_deref() == Some("1");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! A hypervisor, a backend and a small frontend in one process.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,17 +11,17 @@ use std::time::{Duration, Instant};
 
 use hypervisor_client::hosted::{self, HostedClient};
 use hypervisor_client::store::Store;
+use hypervisor_client::toolstack::{Vbd, VbdConfig, create_vbd};
 use hypervisor_client::{Access, Client, EventChannel, Grant};
 use hypervisor_hosted::Hosted;
 use ring_proto::blkif::{
     Abi, FrontRing, Indirect, RawSegment, Request, Response, Rw, RwOp, Segment, SegmentArray,
     Segments, Status,
 };
-use ring_proto::shared::{PAGE_SIZE, Region, SharedMemory, bytes_of};
+use ring_proto::shared::{Region, SharedMemory, bytes_of};
 use ring_proto::xen::{DomId, GrantRef};
 use ring_proto::xenbus::vbd::{BackendFeatures, Connection, FrontendSettings, Geometry, Queue};
-use ring_proto::xenbus::{self, FrontendWork, ReadDirectory, State, WriteDirectory};
-use ring_proto::xenstore::{Permission, Rights};
+use ring_proto::xenbus::{self, FrontendWork, Key, ReadDirectory, State, WriteDirectory};
 use tempfile::TempDir;
 use uring_backend::{Error, Options, Stop};
 
@@ -29,14 +30,14 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub const BACK: DomId = DomId(1);
 pub const FRONT: DomId = DomId(2);
-pub const DEVICE: u32 = 51712;
+pub const VBD: Vbd = Vbd { frontend: FRONT, backend: BACK, device: 51712 };
 
 /// A running hypervisor with its store, and the backend's domain.
 pub struct Rig {
     pub toolstack: Store,
     pub client: Arc<HostedClient>,
     pub dir: TempDir,
-    _hosted: Hosted,
+    pub hosted: Option<Hosted>,
 }
 
 /// A backend on a thread.
@@ -70,7 +71,7 @@ impl Rig {
         let hosted = Hosted::start(dir.path()).unwrap();
         let toolstack = Store::connect(&dir.path().join("xenstored.sock")).unwrap();
         let client = Arc::new(join(dir.path(), BACK));
-        Self { toolstack, client, dir, _hosted: hosted }
+        Self { toolstack, client, dir, hosted: Some(hosted) }
     }
 
     /// A file of `bytes`, full of a pattern.
@@ -87,46 +88,26 @@ impl Rig {
         Backend { stop, thread: Some(thread) }
     }
 
-    /// Does what a toolstack does to plug in a disk.
-    pub fn plug(&self, image: &Path, more: &[(&str, &str)]) {
-        let (back, front) = (back_path(), front_path());
-        self.toolstack
-            .transaction(|tx| {
-                let both = |owner, reader| {
-                    [Permission::new(owner, Rights::None), Permission::new(reader, Rights::Read)]
-                };
-                for (owner, home) in [(BACK, &back), (FRONT, &front)] {
-                    let reader = if owner == BACK { FRONT } else { BACK };
-                    let depths = home.match_indices('/').map(|(at, _)| at).skip(3);
-                    for depth in depths.chain([home.len()]) {
-                        tx.mkdir(&home[..depth])?;
-                        tx.set_perms(&home[..depth], &both(owner, reader))?;
-                    }
-                }
-                for (key, value) in [
-                    ("frontend", front.as_str()),
-                    ("frontend-id", &FRONT.0.to_string()),
-                    ("params", image.to_str().unwrap()),
-                    ("mode", "w"),
-                    ("online", "1"),
-                    ("state", "1"),
-                ]
-                .iter()
-                .chain(more)
-                {
-                    tx.write(&format!("{back}/{key}"), value)?;
-                }
-                for (key, value) in [
-                    ("backend", back.as_str()),
-                    ("backend-id", &BACK.0.to_string()),
-                    ("virtual-device", &DEVICE.to_string()),
-                    ("state", "1"),
-                ] {
-                    tx.write(&format!("{front}/{key}"), value)?;
-                }
-                Ok(())
-            })
-            .unwrap();
+    /// Plugs a disk in, with more keys for the backend.
+    pub fn plug(&self, image: &Path, more: &[(Key, &str)]) {
+        self.plug_as(VBD, image, more);
+    }
+
+    pub fn plug_read_only(&self, image: &Path) {
+        let mut config = VbdConfig::new(VBD, image.to_str().unwrap());
+        config.read_only = true;
+        create_vbd(&self.toolstack, &config).unwrap();
+    }
+
+    pub fn plug_as(&self, vbd: Vbd, image: &Path, more: &[(Key, &str)]) {
+        let mut config = VbdConfig::new(vbd, image.to_str().unwrap());
+        config.backend_keys = more.iter().map(|(key, value)| (*key, value.to_string())).collect();
+        create_vbd(&self.toolstack, &config).unwrap();
+    }
+
+    /// Sets a key of the backend's directory.
+    pub fn write_back_key(&self, key: &str, value: &str) {
+        self.toolstack.write(&format!("{}/{key}", VBD.backend_path()), value).unwrap();
     }
 
     /// Waits until a node has a value that satisfies a condition, and returns it.
@@ -143,18 +124,16 @@ impl Rig {
         }
     }
 
+    /// Waits until the backend says that something is wrong with the disk, and returns what.
+    pub fn await_error(&self) -> String {
+        let path = VBD.backend_path().replace("/backend/", "/error/backend/") + "/error";
+        self.await_node(&path, |value| !value.is_empty())
+    }
+
     pub fn await_back_state(&self, state: State) {
         let wanted = state.raw().to_string();
-        self.await_node(&format!("{}/state", back_path()), |value| value == wanted);
+        self.await_node(&format!("{}/state", VBD.backend_path()), |value| value == wanted);
     }
-}
-
-pub fn back_path() -> String {
-    format!("/local/domain/{}/backend/vbd/{}/{DEVICE}", BACK.0, FRONT.0)
-}
-
-pub fn front_path() -> String {
-    format!("/local/domain/{}/device/vbd/{DEVICE}", FRONT.0)
 }
 
 pub fn join(dir: &Path, domid: DomId) -> HostedClient {
@@ -164,9 +143,14 @@ pub fn join(dir: &Path, domid: DomId) -> HostedClient {
 
 /// Bytes that tell where they are from.
 pub fn pattern(offset: usize, len: usize) -> Vec<u8> {
-    (offset..offset + len)
-        .map(|at| (at as u32 / 64).wrapping_mul(2_654_435_761).to_be_bytes()[at % 4])
-        .collect()
+    let mut bytes: Vec<u8> = Vec::with_capacity(len + 64);
+    for block in offset / 64..(offset + len).div_ceil(64) {
+        let word = (block as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
+        bytes.extend_from_slice(&word.repeat(8));
+    }
+    bytes.drain(..offset % 64);
+    bytes.truncate(len);
+    bytes
 }
 
 /// A directory of the frontend's connection.
@@ -221,15 +205,23 @@ pub struct Frontend {
     store: Store,
     client: Arc<HostedClient>,
     wanted: Wanted,
+    vbd: Vbd,
 }
 
 impl Frontend {
-    /// Connects to the disk of `rig`.
+    /// Connects to the disk of `rig`, as a domain that joins for it.
     pub fn connect(rig: &Rig, wanted: Wanted) -> Self {
         let client = Arc::new(join(rig.dir.path(), FRONT));
+        let mut frontend = Self::new(client, VBD, wanted);
+        frontend.settle(State::Connected, true);
+        frontend
+    }
+
+    /// A frontend that has not begun.
+    pub fn new(client: Arc<HostedClient>, vbd: Vbd, wanted: Wanted) -> Self {
         let store = client.store().unwrap();
-        let state = State::read(&mut Directory(&store, front_path())).unwrap();
-        let mut frontend = Self {
+        let state = State::read(&mut Directory(&store, vbd.frontend_path())).unwrap();
+        Self {
             queues: Vec::new(),
             features: BackendFeatures::default(),
             geometry: Geometry::new(0),
@@ -237,9 +229,8 @@ impl Frontend {
             store,
             client,
             wanted,
-        };
-        frontend.settle(State::Connected, true);
-        frontend
+            vbd,
+        }
     }
 
     /// Takes its part of the handshake until it is in the state `wanted`.
@@ -247,7 +238,7 @@ impl Frontend {
         let end = Instant::now() + PATIENCE;
         while self.handshake.state() != wanted {
             assert!(Instant::now() < end, "the frontend stays {}", self.handshake.state());
-            let mut back = Directory(&self.store, back_path());
+            let mut back = Directory(&self.store, self.vbd.backend_path());
             let state = State::read(&mut back).unwrap();
             let step = self.handshake.next(state, keep).unwrap();
             match step.work {
@@ -264,12 +255,13 @@ impl Frontend {
                 continue;
             }
             self.handshake.enter(step.to).unwrap();
-            step.to.write(&mut Directory(&self.store, front_path())).unwrap();
+            step.to.write(&mut Directory(&self.store, self.vbd.frontend_path())).unwrap();
         }
     }
 
     fn publish(&mut self) {
-        let offered = BackendFeatures::read(&mut Directory(&self.store, back_path())).unwrap();
+        let offered =
+            BackendFeatures::read(&mut Directory(&self.store, self.vbd.backend_path())).unwrap();
         let wanted = FrontendSettings {
             queues: self.wanted.queues,
             ring_page_order: self.wanted.order,
@@ -287,12 +279,12 @@ impl Frontend {
             .map(|queue| Queue::new(queue.ring_grant.refs(), queue.channel.port()).unwrap())
             .collect();
         let connection = Connection::new(settings, &queues).unwrap();
-        connection.write(&mut Directory(&self.store, front_path())).unwrap();
+        connection.write(&mut Directory(&self.store, self.vbd.frontend_path())).unwrap();
     }
 
     /// Sets a key of its own directory.
     pub fn write_key(&self, key: &str, value: &str) {
-        self.store.write(&format!("{}/{key}", front_path()), value).unwrap();
+        self.store.write(&format!("{}/{key}", self.vbd.frontend_path()), value).unwrap();
     }
 
     pub fn state(&self) -> State {
@@ -363,6 +355,17 @@ impl FrontQueue {
         Request::Rw(Rw { id: self.id(), op, handle: 0, sector, segments })
     }
 
+    /// What a data page holds.
+    pub fn page(&self, page: usize) -> Vec<u8> {
+        let mut bytes = vec![0; 4096];
+        self.data.region().copy_out(page * 4096, &mut bytes);
+        bytes
+    }
+
+    pub fn fill_page(&self, page: usize, byte: u8) {
+        self.data.region().copy_in(page * 4096, &[byte; 4096]);
+    }
+
     /// Shows the backend what was pushed.
     pub fn publish(&mut self) {
         if self.ring.publish() {
@@ -421,9 +424,4 @@ impl FrontQueue {
         let request = self.rw(op, sector, &segments);
         self.call(&request)
     }
-}
-
-/// Pages that `bytes` take.
-pub fn pages(bytes: usize) -> usize {
-    bytes.div_ceil(PAGE_SIZE)
 }
