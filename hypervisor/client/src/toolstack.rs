@@ -215,9 +215,12 @@ fn make_home(tx: &Transaction<'_>, domain: DomId) -> Result<(), Error> {
             &[Permission::new(DomId::DOM0, Rights::None), Permission::new(domain, Rights::Read)],
         )?;
         tx.write(&format!("{home}/domid"), domain.to_string())?;
-        let data = format!("{home}/data");
-        tx.mkdir(&data)?;
-        tx.set_perms(&data, &[Permission::new(domain, Rights::None)])?;
+        // `data` is the domain's to use; in `error` its drivers say what went wrong.
+        for name in ["data", "error"] {
+            let path = format!("{home}/{name}");
+            tx.mkdir(&path)?;
+            tx.set_perms(&path, &[Permission::new(domain, Rights::None)])?;
+        }
     }
     Ok(())
 }

@@ -35,7 +35,7 @@ pub const VBD: Vbd = Vbd { frontend: FRONT, backend: BACK, device: 51712 };
 /// A running hypervisor with its store, and the backend's domain.
 pub struct Rig {
     pub toolstack: Store,
-    pub client: Arc<HostedClient>,
+    pub client: Option<Arc<HostedClient>>,
     pub dir: TempDir,
     pub hosted: Option<Hosted>,
 }
@@ -47,6 +47,11 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// Waits for it to end by itself.
+    pub fn ended(mut self) -> Result<(), Error> {
+        self.thread.take().expect("it runs").join().expect("the backend panicked")
+    }
+
     /// Ends it as SIGTERM does.
     pub fn end(mut self) -> Result<(), Error> {
         self.stop.stop();
@@ -67,11 +72,17 @@ impl Rig {
     pub fn new() -> Self {
         // The first test of the process sets it up for all.
         let _ = env_logger::builder().is_test(true).try_init();
+        let mut rig = Self::without_backend();
+        rig.client = Some(Arc::new(join(rig.dir.path(), BACK)));
+        rig
+    }
+
+    /// Leaves the backend's domain to another process.
+    pub fn without_backend() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let hosted = Hosted::start(dir.path()).unwrap();
         let toolstack = Store::connect(&dir.path().join("xenstored.sock")).unwrap();
-        let client = Arc::new(join(dir.path(), BACK));
-        Self { toolstack, client, dir, hosted: Some(hosted) }
+        Self { toolstack, client: None, dir, hosted: Some(hosted) }
     }
 
     /// A file of `bytes`, full of a pattern.
@@ -83,7 +94,9 @@ impl Rig {
 
     pub fn start(&self, options: Options) -> Backend {
         let stop = Stop::new().unwrap();
-        let (client, handle): (Arc<dyn Client>, _) = (self.client.clone(), stop.clone());
+        let client: Arc<dyn Client> =
+            self.client.clone().expect("the rig has the backend's domain");
+        let handle = stop.clone();
         let thread = std::thread::spawn(move || uring_backend::run(client, options, &handle));
         Backend { stop, thread: Some(thread) }
     }
@@ -91,6 +104,11 @@ impl Rig {
     /// Plugs a disk in, with more keys for the backend.
     pub fn plug(&self, image: &Path, more: &[(Key, &str)]) {
         self.plug_as(VBD, image, more);
+    }
+
+    /// Another connection of the toolstack, for another thread.
+    pub fn toolstack_again(&self) -> Store {
+        Store::connect(&self.dir.path().join("xenstored.sock")).unwrap()
     }
 
     pub fn plug_read_only(&self, image: &Path) {
@@ -238,24 +256,38 @@ impl Frontend {
         let end = Instant::now() + PATIENCE;
         while self.handshake.state() != wanted {
             assert!(Instant::now() < end, "the frontend stays {}", self.handshake.state());
-            let mut back = Directory(&self.store, self.vbd.backend_path());
-            let state = State::read(&mut back).unwrap();
-            let step = self.handshake.next(state, keep).unwrap();
-            match step.work {
-                FrontendWork::Publish => self.publish(),
-                FrontendWork::Connect => {
-                    self.features = BackendFeatures::read(&mut back).unwrap();
-                    self.geometry = Geometry::read(&mut back).unwrap();
-                }
-                FrontendWork::Release => self.queues.clear(),
-                _ => {}
+            self.step(keep);
+        }
+    }
+
+    /// Does the next step of the handshake, or waits a little.
+    fn step(&mut self, keep: bool) {
+        let mut back = Directory(&self.store, self.vbd.backend_path());
+        let state = State::read(&mut back).unwrap();
+        let step = self.handshake.next(state, keep).unwrap();
+        match step.work {
+            FrontendWork::Publish => self.publish(),
+            FrontendWork::Connect => {
+                self.features = BackendFeatures::read(&mut back).unwrap();
+                self.geometry = Geometry::read(&mut back).unwrap();
             }
-            if step.to == self.handshake.state() {
-                std::thread::sleep(Duration::from_millis(1));
-                continue;
-            }
-            self.handshake.enter(step.to).unwrap();
-            step.to.write(&mut Directory(&self.store, self.vbd.frontend_path())).unwrap();
+            FrontendWork::Release => self.queues.clear(),
+            _ => {}
+        }
+        if step.to == self.handshake.state() {
+            std::thread::sleep(Duration::from_millis(1));
+            return;
+        }
+        self.handshake.enter(step.to).unwrap();
+        step.to.write(&mut Directory(&self.store, self.vbd.frontend_path())).unwrap();
+    }
+
+    /// Takes its part of the handshake until it is in another state than `from`.
+    pub fn settle_away_from(&mut self, from: State) {
+        let end = Instant::now() + PATIENCE;
+        while self.handshake.state() == from {
+            assert!(Instant::now() < end, "the frontend stays {from}");
+            self.step(true);
         }
     }
 
@@ -289,6 +321,15 @@ impl Frontend {
 
     pub fn state(&self) -> State {
         self.handshake.state()
+    }
+}
+
+impl Drop for Frontend {
+    /// Says that it is closed, so that nobody waits for it.
+    fn drop(&mut self) {
+        if self.state() != State::Closed {
+            let _ = State::Closed.write(&mut Directory(&self.store, self.vbd.frontend_path()));
+        }
     }
 }
 
@@ -387,10 +428,20 @@ impl FrontQueue {
         }
     }
 
-    /// Whether nothing is answered for a while.
-    pub fn is_silent(&mut self, time: Duration) -> bool {
-        std::thread::sleep(time);
-        self.ring.available().unwrap() == 0
+    /// Waits for an answer to whatever was asked, legal or not.
+    pub fn any_answer(&mut self) {
+        let end = Instant::now() + PATIENCE;
+        while self.ring.pop().unwrap().is_none() {
+            assert!(Instant::now() < end, "no answer");
+            if !self.ring.final_check().unwrap() {
+                self.channel.wait(Some(Duration::from_millis(100))).unwrap();
+            }
+        }
+    }
+
+    /// The id given last.
+    pub fn last_id(&self) -> u64 {
+        self.next_id
     }
 
     /// Sends one request and waits for its answer.

@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What becomes of mistakes, malice, failures and ends.
+
+mod rig;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hypervisor_client::Client;
+use hypervisor_client::toolstack::{Vbd, remove_vbd};
+use proptest::prelude::*;
+use rig::{BACK, FRONT, Frontend, PATIENCE, Rig, VBD, Wanted, join, pattern};
+use ring_proto::blkif::{Request, RwOp, Segment, Status};
+use ring_proto::shared::SharedMemory;
+use ring_proto::xen::GrantRef;
+use ring_proto::xenbus::{State, vbd::keys};
+use uring_backend::{Options, Stop};
+
+const MIB: usize = 1 << 20;
+
+// ---- a hostile frontend ----
+
+/// A producer index that runs ahead ends this connection, says why, and leaves the domain's other disk alone.
+#[test]
+fn an_index_overflow_closes_one_device_only() {
+    let rig = Rig::new();
+    let other = Vbd { device: 51728, ..VBD };
+    let _backend = rig.start(Options::default());
+    rig.plug(&rig.image("disk", MIB), &[]);
+    rig.plug_as(other, &rig.image("other", MIB), &[]);
+    let client = Arc::new(join(rig.dir.path(), FRONT));
+    let mut hostile = Frontend::new(client.clone(), VBD, Wanted::default());
+    let mut honest = Frontend::new(client, other, Wanted::default());
+    hostile.settle(State::Connected, true);
+    honest.settle(State::Connected, true);
+
+    let ring = hostile.queues[0].ring_memory();
+    ring.store_release(0, 5000);
+    hostile.queues[0].channel.notify().unwrap();
+    let error = rig.await_error();
+    assert!(
+        error.contains("queue 0: the frontend broke the ring") && error.contains("5000"),
+        "{error}"
+    );
+    rig.await_back_state(State::Closing);
+    assert_eq!(honest.queues[0].read(0, 8).unwrap(), pattern(0, 4096));
+
+    // It may come back once it behaves.
+    hostile.settle(State::Closed, true);
+    hostile.settle(State::Connected, true);
+    assert_eq!(hostile.queues[0].read(8, 8).unwrap(), pattern(4096, 4096));
+}
+
+/// Grants that were never made, in slots and in pages of segments, with and without persistent grants.
+#[test]
+fn pages_that_are_not_granted_fail_their_request_only() {
+    for persistent in [true, false] {
+        let rig = Rig::new();
+        let _backend = rig.start(Options::default());
+        rig.plug(&rig.image("disk", MIB), &[]);
+        let mut front = Frontend::connect(&rig, Wanted { persistent, ..Wanted::default() });
+        let queue = &mut front.queues[0];
+        let bad = Segment::new(GrantRef(4_000_000), 0, 7).unwrap();
+        for op in [RwOp::Read, RwOp::Write, RwOp::WriteBarrier] {
+            let good = queue.segments(0, 8)[0];
+            let request = queue.rw(op, 0, &[good, bad]);
+            assert_eq!(queue.call(&request), Status::Error);
+            let mut many = queue.segments(0, 15 * 8);
+            many.push(bad);
+            let request = queue.rw(op, 0, &many);
+            assert_eq!(queue.call(&request), Status::Error);
+        }
+        assert_eq!(queue.read(64, 8).unwrap(), pattern(64 * 512, 4096));
+    }
+}
+
+/// Whatever stands in the slots, each request is answered, and the disk is served afterwards.
+#[test]
+fn garbage_in_the_slots_is_answered() {
+    let rig = Rig::new();
+    let backend = rig.start(Options::default());
+    rig.plug_read_only(&rig.image("disk", MIB));
+    let mut front = Frontend::connect(&rig, Wanted::default());
+    let queue = std::cell::RefCell::new(&mut front.queues[0]);
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(60));
+    let operations = prop_oneof![0u8..8, any::<u8>()];
+    let slots = prop::collection::vec((operations, prop::collection::vec(any::<u8>(), 111)), 1..20);
+    runner
+        .run(&slots, |slots| {
+            let queue = &mut **queue.borrow_mut();
+            // Legal pushes reserve the slots; what is in them is then replaced.
+            let memory = queue.ring_memory();
+            let start = memory.load(0);
+            for (at, (operation, bytes)) in (start..).zip(&slots) {
+                let id = queue.id();
+                queue.ring.push(&Request::Flush { id, barrier: false }).unwrap();
+                let slot = 64 + (at % queue.ring.size()) as usize * 112;
+                memory.copy_in(slot, &[*operation]);
+                memory.copy_in(slot + 1, bytes);
+            }
+            queue.publish();
+            for _ in 0..slots.len() {
+                queue.any_answer();
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(queue.borrow_mut().read(0, 8).unwrap(), pattern(0, 4096));
+    drop(front);
+    backend.end().unwrap();
+}
+
+#[test]
+fn a_frontend_that_publishes_nonsense_is_told() {
+    let rig = Rig::new();
+    let _backend = rig.start(Options::default());
+    rig.plug(&rig.image("disk", MIB), &[]);
+    rig.await_back_state(State::InitWait);
+    let front = Frontend::new(Arc::new(join(rig.dir.path(), FRONT)), VBD, Wanted::default());
+    for (key, value) in [("ring-ref", "seven"), ("event-channel", "1"), ("state", "3")] {
+        front.write_key(key, value);
+    }
+    let error = rig.await_error();
+    assert!(error.contains("ring-ref = \"seven\" is not an unsigned decimal number"), "{error}");
+    rig.await_back_state(State::Closing);
+}
+
+// ---- images and keys that are not right ----
+
+/// The error names the thing; once it is put right, the disk is served.
+fn is_told_then_served(rig: &Rig, expected: &[&str], mend: impl FnOnce()) {
+    let error = rig.await_error();
+    for part in expected {
+        assert!(error.contains(part), "{error:?} does not say {part:?}");
+    }
+    mend();
+    let mut front = Frontend::connect(rig, Wanted::default());
+    assert_eq!(front.queues[0].read(0, 8).unwrap(), pattern(0, 4096));
+}
+
+fn quick() -> Options {
+    Options { check: 1, ..Options::default() }
+}
+
+#[test]
+fn a_missing_image_is_named_and_awaited() {
+    let rig = Rig::new();
+    let _backend = rig.start(quick());
+    let image = rig.dir.path().join("later");
+    rig.plug(&image, &[]);
+    is_told_then_served(&rig, &["later", "No such file"], || {
+        rig.image("later", MIB);
+    });
+}
+
+#[test]
+fn an_image_in_a_wrong_format_is_named() {
+    let rig = Rig::new();
+    let _backend = rig.start(quick());
+    let image = rig.dir.path().join("disk.qcow2");
+    std::fs::write(&image, b"QFI\xfb and more").unwrap();
+    rig.plug(&image, &[]);
+    is_told_then_served(&rig, &["disk.qcow2", "qcow2, not raw"], || {
+        rig.image("disk.qcow2", MIB);
+    });
+}
+
+#[test]
+fn a_second_backend_for_an_image_waits_for_the_first() {
+    let rig = Rig::new();
+    let image = rig.image("disk", MIB);
+    let held = uring_backend::image::Image::open(&image, Default::default()).unwrap();
+    let _backend = rig.start(quick());
+    rig.plug(&image, &[]);
+    is_told_then_served(&rig, &["disk: in use by another disk of this process"], || drop(held));
+}
+
+#[test]
+fn a_key_of_the_wrong_type_is_named() {
+    let rig = Rig::new();
+    let _backend = rig.start(quick());
+    rig.plug(&rig.image("disk", MIB), &[(keys::IOPS_LIMIT, "fast")]);
+    is_told_then_served(&rig, &["iops-limit = \"fast\" is not an unsigned decimal number"], || {
+        rig.write_back_key("iops-limit", "0");
+    });
+}
+
+#[test]
+fn an_image_that_ends_early_fails_what_lies_beyond() {
+    let rig = Rig::new();
+    let _backend = rig.start(Options { check: 0, ..Options::default() });
+    let image = rig.image("disk", MIB);
+    rig.plug(&image, &[]);
+    let mut front = Frontend::connect(&rig, Wanted::default());
+    let queue = &mut front.queues[0];
+    let file = File::options().write(true).open(&image).unwrap();
+    file.set_len(4096 * 3).unwrap();
+    assert_eq!(queue.read(1024, 8), Err(Status::Error));
+    assert_eq!(queue.read(16, 16), Err(Status::Error), "half of it is there");
+    assert_eq!(queue.read(16, 8).unwrap(), pattern(16 * 512, 4096));
+}
+
+/// Needs root, for a file system of its own.
+#[test]
+fn a_full_file_system_fails_writes_and_loses_nothing() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not root: a full file system is not tested");
+        return;
+    }
+    let rig = Rig::new();
+    let small = rig.dir.path().join("small");
+    std::fs::create_dir(&small).unwrap();
+    let mount = |arguments: &[&str]| {
+        let status = Command::new(arguments[0]).args(&arguments[1..]).arg(&small).status().unwrap();
+        assert!(status.success(), "{arguments:?}");
+    };
+    mount(&["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs"]);
+    let image = small.join("disk");
+    File::create(&image).unwrap().set_len(4 * MIB as u64).unwrap();
+    {
+        let _backend = rig.start(Options::default());
+        rig.plug(&image, &[]);
+        let mut front = Frontend::connect(&rig, Wanted::default());
+        let queue = &mut front.queues[0];
+        let mut acknowledged = Vec::new();
+        let mut failed = 0;
+        for sector in (0..8192u64).step_by(64) {
+            match queue.write(RwOp::Write, sector, &pattern(sector as usize * 512, 32768)) {
+                Status::Okay => acknowledged.push(sector),
+                _ => failed += 1,
+            }
+        }
+        assert!(failed > 90 && acknowledged.len() > 10, "{failed} failed");
+        for sector in acknowledged {
+            assert_eq!(queue.read(sector, 64).unwrap(), pattern(sector as usize * 512, 32768));
+        }
+    }
+    mount(&["umount"]);
+}
+
+// ---- ends and returns ----
+
+/// What was taken is answered, and the device is closed with the frontend's consent.
+#[test]
+fn stopping_drains() {
+    let rig = Rig::new();
+    let backend = rig.start(Options::default());
+    let image = rig.image("disk", 4 * MIB);
+    rig.plug(&image, &[]);
+    let mut front = Frontend::connect(&rig, Wanted { order: 2, ..Wanted::default() });
+    let queue = &mut front.queues[0];
+    for page in 0..64 {
+        queue.fill_page(page, 0xa0 | page as u8 & 0xf);
+        let segments = queue.segments(page, 8);
+        let request = queue.rw(RwOp::Write, page as u64 * 8, &segments);
+        queue.ring.push(&request).unwrap();
+    }
+    let first = queue.last_id() - 63;
+    queue.publish();
+    backend.stop.stop();
+    rig.await_back_state(State::Closing);
+    // The queue has ended: what is not answered now was not taken.
+    let file = File::open(&image).unwrap();
+    while queue.ring.available().unwrap() > 0 {
+        let response = queue.answer();
+        assert_eq!(response.status, Status::Okay);
+        let page = (response.id - first) as usize;
+        let mut bytes = [0; 4096];
+        file.read_exact_at(&mut bytes, page as u64 * 4096).unwrap();
+        assert_eq!(bytes, [0xa0 | page as u8 & 0xf; 4096]);
+    }
+    front.settle(State::Closed, false);
+    backend.end().unwrap();
+    rig.await_back_state(State::Closed);
+}
+
+#[test]
+fn a_disk_can_be_unplugged_and_plugged_again() {
+    let rig = Rig::new();
+    let _backend = rig.start(Options::default());
+    let image = rig.image("disk", MIB);
+    for _ in 0..3 {
+        rig.plug(&image, &[]);
+        let mut front = Frontend::connect(&rig, Wanted::default());
+        assert_eq!(front.queues[0].read(0, 8).unwrap(), pattern(0, 4096));
+        let toolstack = rig.toolstack_again();
+        let unplug = std::thread::spawn(move || remove_vbd(&toolstack, &VBD, PATIENCE));
+        front.settle(State::Closed, false);
+        unplug.join().unwrap().unwrap();
+        assert!(rig.toolstack.try_read(&VBD.backend_path()).unwrap().is_none());
+    }
+}
+
+#[test]
+fn a_hypervisor_that_goes_away_ends_the_backend_with_a_reason() {
+    let mut rig = Rig::new();
+    let backend = rig.start(Options::default());
+    rig.plug(&rig.image("disk", MIB), &[]);
+    let _front = Frontend::connect(&rig, Wanted::default());
+    drop(rig.hosted.take());
+    let error = backend.ended().unwrap_err().to_string();
+    assert!(error.contains("xenstore"), "{error}");
+}
+
+/// A backend in a process of its own, to be killed.
+fn spawn_backend(dir: &Path) -> Child {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "backend_process", "--nocapture"])
+        .env("CAUSEWAY_TEST_BACKEND", dir)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("serving") {
+        line.clear();
+        assert!(output.read_line(&mut line).unwrap() > 0, "the backend's process ended");
+    }
+    child.stdout = Some(output.into_inner());
+    child
+}
+
+/// The process of [`spawn_backend`]. Among the other tests it has nothing to do.
+#[test]
+fn backend_process() {
+    let Some(dir) = std::env::var_os("CAUSEWAY_TEST_BACKEND").map(PathBuf::from) else { return };
+    let client: Arc<dyn Client> = Arc::new(join(&dir, BACK));
+    println!("serving");
+    let stop = Stop::new().unwrap();
+    stop.on_signals().unwrap();
+    uring_backend::run(client, quick(), &stop).unwrap();
+}
+
+/// Killed again and again while writes are under way: what was acknowledged is there, and the frontend finds each new
+/// backend and goes on.
+#[test]
+fn a_killed_backend_loses_nothing_and_is_found_again() {
+    let rig = Rig::without_backend();
+    let image = rig.image("disk", 4 * MIB);
+    rig.plug(&image, &[]);
+    let mut child = spawn_backend(rig.dir.path());
+    let mut front = Frontend::connect(&rig, Wanted { order: 1, ..Wanted::default() });
+    for generation in 1..=3u8 {
+        let queue = &mut front.queues[0];
+        let mut pages = std::collections::HashMap::new();
+        for page in 0..queue.ring.free() as usize {
+            queue.fill_page(page, generation);
+            let segments = queue.segments(page, 8);
+            let request = queue.rw(RwOp::Write, page as u64 * 8, &segments);
+            pages.insert(request.tag().id, page);
+            queue.ring.push(&request).unwrap();
+        }
+        queue.publish();
+        // Some answers at least, then the end, wherever it strikes.
+        let mut acknowledged = vec![pages[&queue.answer().id]];
+        child.kill().unwrap();
+        child.wait().unwrap();
+        while queue.ring.available().unwrap() > 0 {
+            let response = queue.answer();
+            assert_eq!(response.status, Status::Okay);
+            acknowledged.push(pages[&response.id]);
+        }
+        child = spawn_backend(rig.dir.path());
+        front.settle_away_from(State::Connected);
+        front.settle(State::Connected, true);
+        for page in acknowledged {
+            let bytes = front.queues[0].read(page as u64 * 8, 8).unwrap();
+            assert_eq!(bytes, [generation; 4096], "page {page} was acknowledged");
+        }
+    }
+    // SIGTERM closes politely.
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    front.settle(State::Closed, false);
+    assert!(child.wait().unwrap().success());
+}
+
+/// A disk that nobody uses takes little memory and no time.
+#[test]
+fn an_idle_disk_costs_little() {
+    let rig = Rig::without_backend();
+    rig.plug(&rig.image("disk", 4 * MIB), &[]);
+    let mut child = spawn_backend(rig.dir.path());
+    let mut front = Frontend::connect(&rig, Wanted { order: 4, queues: 4, ..Wanted::default() });
+    for queue in &mut front.queues {
+        queue.read(0, 8).unwrap();
+    }
+    let process = format!("/proc/{}", child.id());
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("{process}/stat")).unwrap();
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
+    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kib: u64 = rss.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kib < 16 << 10, "{kib} KiB for an idle disk of four queues");
+    let before = ticks();
+    std::thread::sleep(Duration::from_secs(1));
+    let spent = ticks() - before;
+    assert!(spent <= 1, "{spent} hundredths of a second in one second of nothing");
+    front.settle(State::Closed, false);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
