@@ -50,6 +50,10 @@ pub(crate) fn handle(
         return Err(Errno::EACCES);
     }
     let in_transaction = request.transaction;
+    // Watches are of a connection, whatever transaction the request names.
+    if !matches!(kind, M::Watch | M::Unwatch) {
+        store.check_transaction(id, in_transaction)?;
+    }
     let node = |path| resolve_node(path, domid);
     match kind {
         M::Read => {

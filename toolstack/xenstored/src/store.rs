@@ -109,6 +109,19 @@ impl Store {
         self.clients.get(&id).map(|client| client.domid).ok_or(Errno::EINVAL)
     }
 
+    /// Whether the client may name this transaction: one that is open, or 0 for none.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` when it may not.
+    pub(crate) fn check_transaction(
+        &mut self,
+        id: ClientId,
+        transaction: u32,
+    ) -> Result<(), Errno> {
+        self.clients.get_mut(&id).ok_or(Errno::EINVAL)?.transaction(transaction).map(drop)
+    }
+
     /// Answers from a node that the client may read, in the transaction if there is one.
     ///
     /// # Errors
@@ -177,7 +190,7 @@ impl Store {
         let watch = Watch::new(path, token, domid)?;
         let set: usize = self.clients_of(domid).map(|client| client.watches.len()).sum();
         let watches = &mut self.clients.get_mut(&id).ok_or(Errno::EINVAL)?.watches;
-        if watches.contains(&watch) {
+        if watches.iter().any(|set| set.is_same(&watch)) {
             return Err(Errno::EEXIST);
         }
         within(domid, set + 1, self.quota.watches)?;
@@ -194,7 +207,7 @@ impl Store {
     pub(crate) fn unwatch(&mut self, id: ClientId, path: &[u8], token: &[u8]) -> Result<(), Errno> {
         let watch = Watch::new(path, token, self.domid(id)?)?;
         let watches = &mut self.clients.get_mut(&id).ok_or(Errno::EINVAL)?.watches;
-        let at = watches.iter().position(|set| *set == watch).ok_or(Errno::ENOENT)?;
+        let at = watches.iter().position(|set| set.is_same(&watch)).ok_or(Errno::ENOENT)?;
         watches.remove(at);
         Ok(())
     }
@@ -252,6 +265,10 @@ impl Store {
     /// before, or can now.
     fn fire(&mut self, before: &Tree, changes: &[Change]) {
         for change in changes {
+            // Made and removed in one transaction: nobody missed it.
+            if before.get(&change.path).is_none() && self.tree.get(&change.path).is_none() {
+                continue;
+            }
             let parent = change.path.parent();
             let nodes = [Some(&change.path), parent.as_ref()].into_iter().flatten();
             let lists: Vec<_> = nodes

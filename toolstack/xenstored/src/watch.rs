@@ -59,6 +59,12 @@ impl Watch {
         if watch.payload(&watch.path).len() > PAYLOAD_MAX { Err(Errno::EINVAL) } else { Ok(watch) }
     }
 
+    /// Whether both go by the same name and token, as a client that sets or removes one sees it: a relative path names
+    /// the same node as the absolute one.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.path == other.path && self.token == other.token
+    }
+
     /// The event that says no more than that something is to be looked at. Sent once when the watch is set.
     pub(crate) fn first_event(&self) -> Event {
         Event { watch: self.clone(), path: self.path.clone() }

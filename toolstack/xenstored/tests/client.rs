@@ -25,7 +25,7 @@ impl Served {
     }
 
     fn domain_0(&self) -> Store {
-        Store::connect(&self.dir.path().join("xenstored.sock")).unwrap()
+        Store::connect(self.dir.path().join("xenstored.sock")).unwrap()
     }
 
     fn domain(&self, domid: u16) -> Store {
@@ -214,5 +214,5 @@ fn the_end_of_the_server_is_told() {
     assert!(matches!(store.read("/a"), Err(Error::Gone(_))));
     assert!(matches!(guest.next_event(None), Err(Error::Gone(_))));
     assert!(dir.path().join("xenstored.sock").exists());
-    assert!(matches!(Store::connect(&dir.path().join("xenstored.sock")), Err(Error::Io { .. })));
+    assert!(matches!(Store::connect(dir.path().join("xenstored.sock")), Err(Error::Io { .. })));
 }

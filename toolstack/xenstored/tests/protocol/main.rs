@@ -5,4 +5,6 @@
 mod hostile;
 mod model;
 mod quota;
+#[cfg(feature = "stock-xenstored")]
+mod stock;
 mod wire;

@@ -308,9 +308,11 @@ impl Pair {
     fn expect_events(&mut self, before: &Model, changed: Vec<String>) {
         for (domid, wire) in &mut self.wires {
             let events: Vec<_> = wire.take_events().into_iter().map(|event| event.0).collect();
-            let knows = |path: &&String| {
-                before.lets_know(*domid, path) || self.live.lets_know(*domid, path)
-            };
+            let is_there =
+                |path: &str| before.0.contains_key(path) || self.live.0.contains_key(path);
+            let lets_know =
+                |path: &str| before.lets_know(*domid, path) || self.live.lets_know(*domid, path);
+            let knows = |path: &&String| is_there(path) && lets_know(path);
             let expected: Vec<_> = changed.iter().filter(knows).cloned().collect();
             assert_eq!(events, expected, "events of domain {domid}");
         }

@@ -28,7 +28,10 @@ pub struct Wire {
 
 impl Wire {
     pub fn connect(server: &Server, domid: u16) -> Self {
-        let stream = server.connect(DomId(domid)).unwrap();
+        Self::new(server.connect(DomId(domid)).unwrap())
+    }
+
+    pub fn new(stream: UnixStream) -> Self {
         // Far longer than anything takes, so that a reply that never comes fails the test.
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         Self { stream, last_request: 0, events: VecDeque::new() }
