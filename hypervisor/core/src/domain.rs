@@ -162,9 +162,9 @@ impl<M: Machine> Hypervisor<M> {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for a reserved id, too few or too many virtual CPUs, or a grant table without frames or of no known version; `EEXIST` if
-    /// the id is in use, be it by a domain that is gone but whose frames are still mapped; `ENOMEM` when the machine
-    /// has no more frames, and then nothing stays allocated.
+    /// `EINVAL` for a reserved id, too few or too many virtual CPUs, or a grant table without frames or of no known
+    /// version; `EEXIST` if the id is in use, be it by a domain that is gone but whose frames are still mapped;
+    /// `ENOMEM` when the machine has no more frames, and then nothing stays allocated.
     pub fn create_domain(&mut self, id: DomId, config: &DomainConfig) -> Result<(), Errno> {
         if id >= DomId::FIRST_RESERVED
             || !(1..=LEGACY_MAX_VCPUS).contains(&config.vcpus)
@@ -251,9 +251,9 @@ impl<M: Machine> Hypervisor<M> {
         }
     }
 
-    /// Puts a frame that a PVH guest shares with the hypervisor to a place of its memory (`XENMEM_add_to_physmap`), where
-    /// there is nothing. A frame has one place: it leaves the one that it had. A grant table grows to the frame asked
-    /// for.
+    /// Puts a frame that a PVH guest shares with the hypervisor to a place of its memory (`XENMEM_add_to_physmap`),
+    /// where there is nothing. A frame has one place: it leaves the one that it had. A grant table grows to the frame
+    /// asked for.
     ///
     /// # Errors
     ///

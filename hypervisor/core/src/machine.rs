@@ -94,8 +94,9 @@ pub trait Machine {
     /// Interrupts a virtual CPU: events are pending in its shared pages.
     fn upcall(&mut self, domain: DomId, vcpu: u32);
 
-    /// Puts a frame into a domain's guest-physical memory, or takes away what was there (`None`). Mappings of frames
-    /// that the domain had when it was created, and of a process, are not told.
+    /// Puts a frame into a domain's guest-physical memory, or takes away what was there (`None`); then nothing reaches
+    /// that frame by way of this place any more once the call returns. Not told are the frames of memory that a domain
+    /// is created with, and what a process maps.
     fn remap(&mut self, domain: DomId, gfn: Gfn, frame: Option<(Mfn, Writable)>) {
         let _ = (domain, gfn, frame);
     }

@@ -2,9 +2,9 @@
 
 //! Grant tables: what domains let each other do with their frames.
 //!
-//! A domain writes an entry into a page that it shares with the hypervisor: *this domain may access that frame of mine*.
-//! The other domain names the entry by its reference and asks to map it, or to copy. The entry is judged then, and
-//! *pinned*: a flag tells the granter that it is in use, and a private record ([`active`]) keeps the frame that was
+//! A domain writes an entry into a page that it shares with the hypervisor: *this domain may access that frame of
+//! mine*. The other domain names the entry by its reference and asks to map it, or to copy. The entry is judged then,
+//! and *pinned*: a flag tells the granter that it is in use, and a private record (`active`) keeps the frame that was
 //! found. Whatever the granter writes into its entry afterwards changes nothing until all mappings are gone.
 
 mod active;

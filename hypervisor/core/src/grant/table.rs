@@ -29,8 +29,8 @@ impl<M: Machine> Hypervisor<M> {
     ///
     /// # Errors
     ///
-    /// `ESRCH` if no such domain lives; `EINVAL` above the domain's limit; `ENOMEM` when the machine has no more frames,
-    /// and the table then has as many as it could get.
+    /// `ESRCH` if no such domain lives; `EINVAL` above the domain's limit; `ENOMEM` when the machine has no more
+    /// frames, and the table then has as many as it could get.
     pub fn grant_table_frames(&mut self, id: DomId, frames: u32) -> Result<&[Mfn], Errno> {
         self.grow_grant_table(id, frames)?;
         Ok(self.live(id).map_or(&[], |domain| &domain.grants.shared))
@@ -104,8 +104,8 @@ impl<M: Machine> Hypervisor<M> {
     /// # Errors
     ///
     /// `EINVAL` for a version that does not exist; `ENOSYS` for 2 if the domain may only have 1; `EBUSY` while an entry
-    /// that is not reserved is in use; `ERANGE` if a reserved entry cannot be told in version 1; `ENOMEM` without frames
-    /// for status words.
+    /// that is not reserved is in use; `ERANGE` if a reserved entry cannot be told in version 1; `ENOMEM` without
+    /// frames for status words.
     pub fn set_grant_table_version(&mut self, caller: DomId, version: u32) -> Result<(), Errno> {
         let table = &self.live(caller).ok_or(Errno::ESRCH)?.grants;
         let version = match version {
