@@ -175,7 +175,7 @@ impl RawIndirect {
 }
 
 impl From<&Request> for RawRequest {
-    /// The slot for a request. The segments of an indirect one go into their pages separately, as [`RawSegment`]s.
+    /// The slot for a request. The segments of an indirect one go into their pages separately, as [`RawSegment`](super::RawSegment)s.
     #[inline]
     fn from(request: &Request) -> Self {
         match request {

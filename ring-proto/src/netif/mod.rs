@@ -4,7 +4,7 @@
 //!
 //! A packet is a chain of slots: the first, then descriptors of extra info, then the rest of its fragments. Flags say
 //! whether more follows, so a chain has no length that could be checked beforehand. [`TxItem::gather`] and
-//! [`RxPacket::gather`] take a chain from a ring to its end and yield it checked: every fragment within its page, and
+//! [`RxItem::gather`] take a chain from a ring to its end and yield it checked: every fragment within its page, and
 //! no more of them than a packet may have. They tell apart what costs the peer one packet and what costs it the
 //! connection, as stock Linux does.
 //!
