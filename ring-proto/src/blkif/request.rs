@@ -175,7 +175,8 @@ impl RawIndirect {
 }
 
 impl From<&Request> for RawRequest {
-    /// The slot for a request. The segments of an indirect one go into their pages separately, as [`RawSegment`](super::RawSegment)s.
+    /// The slot for a request. The segments of an indirect one go into their pages separately, each a
+    /// [`RawSegment`](super::RawSegment).
     #[inline]
     fn from(request: &Request) -> Self {
         match request {

@@ -80,7 +80,10 @@ proptest! {
     }
 
     #[test]
-    fn an_accepted_slot_keeps_the_promises(slot in slot(), limit in prop::sample::select(std::vec![0u16, 1, 256, u16::MAX])) {
+    fn an_accepted_slot_keeps_the_promises(
+        slot in slot(),
+        limit in prop::sample::select(std::vec![0u16, 1, 256, u16::MAX]),
+    ) {
         match slot.check(limit) {
             Ok(request) => {
                 prop_assert_eq!(request.tag().id, slot.id);

@@ -159,7 +159,9 @@ proptest! {
     }
 
     #[test]
-    fn whatever_is_received_lies_in_its_page(words in prop::collection::vec((any::<u16>(), 0u16..4200, 0u16..16, any::<u16>(), any::<bool>()), 0..40)) {
+    fn whatever_is_received_lies_in_its_page(
+        words in prop::collection::vec((any::<u16>(), 0u16..4200, 0u16..16, any::<u16>(), any::<bool>()), 0..40),
+    ) {
         let slots: Vec<RawRxResponse> = words
             .into_iter()
             .map(|(id, offset, flags, status, small)| {
