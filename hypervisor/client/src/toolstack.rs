@@ -134,7 +134,7 @@ pub fn create_vbd(store: &Store, config: &VbdConfig) -> Result<(), Error> {
 }
 
 /// Unplugs a disk: asks the backend to close, waits until it has, and removes both directories. One that no backend
-/// has taken up is removed at once.
+/// has taken up is removed at once. Takes a connection without other watches: it drops their events.
 ///
 /// # Errors
 ///

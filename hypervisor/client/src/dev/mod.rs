@@ -94,3 +94,16 @@ fn open(directory: &Path, name: &str) -> Result<File, Error> {
         .open(&path)
         .map_err(|source| Error::Io { operation: format!("open {}", path.display()), source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_driver_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = grant::Files::open(dir.path()).unwrap_err().to_string();
+        let path = dir.path().join("gntalloc");
+        assert!(error.starts_with(&format!("open {}: No such file", path.display())), "{error}");
+    }
+}

@@ -10,7 +10,7 @@ use ring_proto::shared::{Wire, from_bytes};
 use ring_proto::xen::{DomId, Errno};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::protocol::{self, Answer, QUIET, Request, array, array_bytes, kind, message};
+use super::protocol::{self, Answer, QUIET, Request, array, kind, message, message_of};
 use super::socket;
 use crate::Error;
 
@@ -104,7 +104,7 @@ impl Connection {
     ) -> Result<Returned, Error> {
         self.hypercalls.fetch_add(1, Ordering::Relaxed);
         let request = hypercall(number, command, arguments.len(), 0);
-        self.exchange(&message(&request, &array_bytes(arguments)), |answer| {
+        self.exchange(&message_of(&request, arguments), |answer| {
             for (argument, filled) in arguments.iter_mut().zip(array(answer)) {
                 *argument = filled;
             }
@@ -116,12 +116,9 @@ impl Connection {
         self.hypercalls.fetch_add(1, Ordering::Relaxed);
         let request = hypercall(number, command, arguments.len(), QUIET);
         // A failure means that the hypervisor is gone, and with it all that was to be released.
-        if let Err(error) = socket::send(
-            &self.socket,
-            &message(&request, &array_bytes(arguments)),
-            &[],
-            SendFlags::empty(),
-        ) {
+        if let Err(error) =
+            socket::send(&self.socket, &message_of(&request, arguments), &[], SendFlags::empty())
+        {
             log::debug!("hypercall {number}.{command}: {error}");
         }
     }

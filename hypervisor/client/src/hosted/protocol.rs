@@ -124,16 +124,17 @@ wire! {
 
 /// The bytes of a message: `head`, then `body`.
 pub fn message<T: Wire>(head: &T, body: &[u8]) -> Vec<u8> {
-    let head = bytes_of(head);
-    let mut message = Vec::with_capacity(head.len() + body.len());
-    message.extend_from_slice(head);
-    message.extend_from_slice(body);
-    message
+    message_of(head, body)
 }
 
-/// The bytes of an array of structures.
-pub fn array_bytes<T: Wire>(items: &[T]) -> Vec<u8> {
-    items.iter().flat_map(|item| bytes_of(item).iter().copied()).collect()
+/// The bytes of a message: `head`, then an array of structures.
+pub fn message_of<T: Wire, U: Wire>(head: &T, items: &[U]) -> Vec<u8> {
+    let mut message = Vec::with_capacity(size_of::<T>() + size_of_val(items));
+    message.extend_from_slice(bytes_of(head));
+    for item in items {
+        message.extend_from_slice(bytes_of(item));
+    }
+    message
 }
 
 /// The structures that `bytes` is an array of; a remainder is left out.

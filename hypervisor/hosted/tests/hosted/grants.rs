@@ -25,6 +25,29 @@ fn both_see_what_the_other_wrote() {
 }
 
 #[test]
+fn all_mappings_of_a_peer_lie_in_one() {
+    let (dir, _hosted) = hypervisor();
+    let (front, back) = (join(&dir, 3), join(&dir, 2));
+    let grants: Vec<_> =
+        (0..8).map(|_| front.grant(DomId(2), 1, Access::ReadWrite).unwrap()).collect();
+    let map = |access| grants.iter().map(move |grant| (grant, access));
+    let mappings: Vec<_> = map(Access::ReadWrite)
+        .chain(map(Access::ReadOnly))
+        .map(|(grant, access)| back.map(DomId(3), grant.refs(), access).unwrap())
+        .collect();
+    let (writable, readable) = mappings.split_at(8);
+    for same in [writable, readable] {
+        let backing = same[0].backing().unwrap();
+        for (mapping, grant) in same.iter().zip(&grants) {
+            assert_eq!(mapping.backing().unwrap().base(), backing.base());
+            grant.region().store(8, 70);
+            assert_eq!(mapping.region().load(8), 70);
+        }
+    }
+    assert_ne!(writable[0].backing().unwrap().base(), readable[0].backing().unwrap().base());
+}
+
+#[test]
 fn pages_that_are_not_adjacent_are_put_side_by_side() {
     let (dir, _hosted) = hypervisor();
     let (front, back) = (join(&dir, 3), join(&dir, 2));

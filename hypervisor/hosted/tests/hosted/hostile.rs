@@ -5,8 +5,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use hypervisor_client::hosted::protocol::{
-    ANY_DOMID, Answer, Join, Joined, MAX_MESSAGE, Pool, QUIET, Request, VERSION, array_bytes, kind,
-    message,
+    ANY_DOMID, Answer, Join, Joined, MAX_MESSAGE, Pool, QUIET, Request, VERSION, kind, message,
+    message_of,
 };
 use hypervisor_client::hosted::socket;
 use hypervisor_client::mapped::Mapped;
@@ -79,10 +79,7 @@ fn hypercall_bytes<T: Wire>(
     flags: u32,
     arguments: &[T],
 ) -> Vec<u8> {
-    message(
-        &Request { kind: kind::HYPERCALL, flags, number, command, count, pad: 0 },
-        &array_bytes(arguments),
-    )
+    message_of(&Request { kind: kind::HYPERCALL, flags, number, command, count, pad: 0 }, arguments)
 }
 
 fn join_body() -> Join {
@@ -170,6 +167,20 @@ fn whoever_does_not_read_answers_is_disconnected() {
         assert!(sent < 10_000, "the daemon answers without end");
     }
     join(&dir, 3).alloc_unbound(DomId(2)).unwrap();
+}
+
+#[test]
+fn a_doorbell_that_blocks_does_not_stop_the_daemon() {
+    let (dir, _hosted) = hypervisor();
+    let (front, back) = (join(&dir, 3), join(&dir, 2));
+    let near = front.alloc_unbound(DomId(2)).unwrap();
+    let far = back.bind_interdomain(DomId(3), near.port()).unwrap();
+    // Full, so that a write waits until somebody reads it; and nobody will.
+    rustix::io::write(near.as_fd(), &(u64::MAX - 1).to_ne_bytes()).unwrap();
+    rustix::fs::fcntl_setfl(near.as_fd(), rustix::fs::OFlags::empty()).unwrap();
+    drop(far);
+    back.alloc_unbound(DomId(3)).unwrap();
+    join(&dir, 4).alloc_unbound(DomId(3)).unwrap();
 }
 
 #[test]
