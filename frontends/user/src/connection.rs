@@ -73,7 +73,7 @@ impl Control {
                 value: None,
                 reason: xenbus::Reason::Missing,
             };
-            Error::Key { directory: directory.clone(), error: missing }
+            Error::Key { directory: directory.clone(), error: missing.into() }
         })?;
         let config =
             FrontendConfig::read(&mut Reading(&store, &directory)).map_err(illegal(&directory))?;
@@ -250,7 +250,7 @@ impl Control {
             });
         }
         let connection = Connection::new(settings, &published)
-            .map_err(|error| Error::Key { directory: self.directory.clone(), error })?;
+            .map_err(|error| Error::Key { directory: self.directory.clone(), error: error.into() })?;
         let written =
             self.store.transaction(|tx| connection.write(&mut Writing(tx, &self.directory)));
         written.map_err(refused)?;
@@ -482,7 +482,7 @@ fn find_backend(store: &Store, directory: &Arc<str>) -> Result<Option<Backend>, 
 fn illegal(directory: &Arc<str>) -> impl Fn(xenbus::Error<hypervisor_client::Error>) -> Error + '_ {
     |error| match error {
         xenbus::Error::Store(error) => Error::host(directory.clone(), error),
-        xenbus::Error::Key(error) => Error::Key { directory: directory.clone(), error },
+        xenbus::Error::Key(error) => Error::Key { directory: directory.clone(), error: error.into() },
     }
 }
 

@@ -24,7 +24,7 @@ pub enum Error {
         /// The directory of the device.
         directory: Arc<str>,
         /// The key and what is wrong with it.
-        error: xenbus::KeyError,
+        error: Arc<xenbus::KeyError>,
     },
     /// No backend connected in time.
     #[error("no backend for {directory} within {:.1} s (it is {state})", waited.as_secs_f64())]

@@ -537,34 +537,23 @@ impl Queue {
     /// Does what the new phase of the disk says.
     #[cold]
     fn follow(&mut self) {
-        enum Change {
-            Link(Link),
-            Kept,
-            Lost,
-            Failed(Error),
-        }
-        let index = self.index;
-        let shared = self.shared.clone();
-        let (change, generation) = shared.with_phase(|phase, generation| {
-            let change = match phase {
-                Phase::Connected(links) => match links.get_mut(index).and_then(Option::take) {
-                    Some(link) => Change::Link(link),
-                    None => Change::Kept,
-                },
-                Phase::Lost => Change::Lost,
-                Phase::Failed(error) => Change::Failed(error.clone()),
-            };
-            (change, generation)
-        });
+        let (index, shared) = (self.index, self.shared.clone());
+        let (generation, lost, failure, link) =
+            shared.with_phase(|phase, generation| match phase {
+                Phase::Connected(links) => {
+                    (generation, false, None, links.get_mut(index).and_then(Option::take))
+                }
+                Phase::Lost => (generation, true, None, None),
+                Phase::Failed(error) => (generation, true, Some(error.clone()), None),
+            });
         self.generation = generation;
-        match change {
-            Change::Link(link) => self.attach(link),
-            Change::Kept => {}
-            Change::Lost => {
-                self.link = None;
-                self.again();
-            }
-            Change::Failed(error) => self.fail(&error),
+        if let Some(error) = failure {
+            self.fail(&error);
+        } else if lost {
+            self.link = None;
+            self.again();
+        } else if let Some(link) = link {
+            self.attach(link);
         }
     }
 

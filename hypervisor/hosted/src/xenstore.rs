@@ -6,6 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use hypervisor_client::store::Store;
 use hypervisor_client::toolstack;
 use ring_proto::xen::DomId;
+use ring_proto::xenstore::{Permission, Rights};
 use xenstored::Server;
 
 /// The store, and what the toolstack of a real hypervisor does there for each domain.
@@ -18,6 +19,9 @@ impl Xenstore {
     pub(crate) fn start(listener: UnixListener) -> io::Result<Self> {
         let server = Server::start(listener)?;
         let privileged = Store::from_stream(server.connect(DomId::DOM0)?);
+        // Without it only domain 0 is told, and a frontend would not learn that its backend's domain is gone.
+        let everybody = [Permission::new(DomId::DOM0, Rights::Read)];
+        privileged.set_perms("@releaseDomain", &everybody).map_err(io::Error::other)?;
         Ok(Self { server, privileged })
     }
 

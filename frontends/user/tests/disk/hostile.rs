@@ -117,16 +117,19 @@ fn more_answers_than_questions() {
 
 #[test]
 fn an_index_that_goes_back() {
-    let breach = after(|backend, tag| {
-        backend.answer(0, tag, Status::Okay);
-        // Let the frontend see the honest answer first, or it never went back.
-        let queue = &mut backend.queues[0];
-        while queue.ring.memory().load(12) < 2 {
-            std::thread::yield_now();
-        }
-        queue.ring.memory().store_release(8, 0);
-        queue.channel.notify().unwrap();
-    });
+    let world = World::new();
+    let (disk, mut queue, mut backend) = connected(&world);
+    for tag in 0..2 {
+        queue.submit(Operation::Flush, tag).unwrap();
+    }
+    queue.kick();
+    let tag = backend.take(0).tag();
+    backend.answer(0, tag, Status::Okay);
+    while collect(&mut queue).unwrap().is_empty() {}
+    backend.queues[0].ring.memory().store_release(8, 0);
+    let error = collect(&mut queue).map(|failed| failed.into_iter().next().unwrap().result);
+    assert!(matches!(error, Ok(Err(Error::Breach { .. }))), "{error:?}");
+    let Some(Error::Breach { breach, .. }) = disk.failure() else { panic!() };
     assert!(matches!(breach, Breach::Ring(RingError::Overflow { producer: 0, .. })), "{breach}");
 }
 

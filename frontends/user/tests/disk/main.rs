@@ -5,5 +5,6 @@
 mod data;
 mod data_path;
 mod hostile;
+mod nbd;
 mod reconnect;
 mod scripted;

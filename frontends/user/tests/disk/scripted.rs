@@ -2,7 +2,7 @@
 
 //! A hosted hypervisor for a test, and a backend that does what the test says: serve a disk in memory, or misbehave.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use frontend_user::{Disk, Error, Options};
 use hypervisor_client::hosted::{self, HostedClient};
 use hypervisor_client::store::{Store, Transaction};
+use hypervisor_client::toolstack::{self, Vbd, VbdConfig};
 use hypervisor_client::{Access, Client, EventChannel, Mapping};
 use hypervisor_hosted::Hosted;
 use ring_proto::blkif::{BackRing, Request, RwOp, Segment, Segments, Status, Tag, descriptors};
@@ -18,7 +19,6 @@ use ring_proto::shared::{PAGE_SIZE, Region, SharedMemory};
 use ring_proto::xen::DomId;
 use ring_proto::xenbus::vbd::{BackendFeatures, Connection, Geometry};
 use ring_proto::xenbus::{ReadDirectory, State, WriteDirectory};
-use ring_proto::xenstore::Permission;
 
 /// Domain of the backend, and of the frontend.
 pub const BACK: DomId = DomId(1);
@@ -26,6 +26,8 @@ pub const FRONT: DomId = DomId(2);
 
 /// Number of the device.
 pub const DEVICE: u32 = 51712;
+
+const VBD: Vbd = Vbd { frontend: FRONT, backend: BACK, device: DEVICE };
 
 /// Nothing in a test takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -51,15 +53,15 @@ impl World {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let hosted = Hosted::start(dir.path()).unwrap();
-        let front = domain(&dir.path().into(), FRONT);
+        let front = domain(dir.path(), FRONT);
         let world = Self { front: Arc::new(front), dir, _hosted: hosted };
-        world.create_disk();
+        toolstack::create_vbd(&world.admin(), &VbdConfig::new(VBD, "memory")).unwrap();
         world
     }
 
     /// Connects the backend's domain, anew if it was there before.
     pub fn back(&self) -> HostedClient {
-        domain(&self.dir.path().into(), BACK)
+        domain(self.dir.path(), BACK)
     }
 
     pub fn connect(&self, options: Options) -> Result<Disk, Error> {
@@ -73,55 +75,11 @@ impl World {
 
     /// xenstore as domain 0 has it.
     pub fn admin(&self) -> Store {
-        Store::connect(&self.path("xenstored.sock")).unwrap()
-    }
-
-    /// Does what the toolstack does.
-    fn create_disk(&self) {
-        let admin = self.admin();
-        let (back, front) = (back_dir(), front_dir());
-        for (owner, reader, directory, keys) in [
-            (
-                BACK,
-                FRONT,
-                &back,
-                vec![
-                    ("frontend", front.clone()),
-                    ("frontend-id", FRONT.to_string()),
-                    ("online", "1".to_owned()),
-                    ("mode", "w".to_owned()),
-                    ("state", "1".to_owned()),
-                ],
-            ),
-            (
-                FRONT,
-                BACK,
-                &front,
-                vec![
-                    ("backend", back.clone()),
-                    ("backend-id", BACK.to_string()),
-                    ("virtual-device", DEVICE.to_string()),
-                    ("state", "1".to_owned()),
-                ],
-            ),
-        ] {
-            let permissions = [permission('n', owner), permission('r', reader)];
-            admin.mkdir(directory).unwrap();
-            admin.set_perms(directory, &permissions).unwrap();
-            for (key, value) in keys {
-                let path = format!("{directory}/{key}");
-                admin.write(&path, value).unwrap();
-                admin.set_perms(&path, &permissions).unwrap();
-            }
-        }
+        Store::connect(self.path("xenstored.sock")).unwrap()
     }
 }
 
-fn permission(letter: char, domain: DomId) -> Permission {
-    Permission::parse(format!("{letter}{domain}").as_bytes()).unwrap()
-}
-
-fn domain(dir: &PathBuf, id: DomId) -> HostedClient {
+fn domain(dir: &Path, id: DomId) -> HostedClient {
     let begin = Instant::now();
     loop {
         let options =
@@ -136,11 +94,11 @@ fn domain(dir: &PathBuf, id: DomId) -> HostedClient {
 }
 
 pub fn back_dir() -> String {
-    format!("/local/domain/{BACK}/backend/vbd/{FRONT}/{DEVICE}")
+    VBD.backend_path()
 }
 
 pub fn front_dir() -> String {
-    format!("/local/domain/{FRONT}/device/vbd/{DEVICE}")
+    VBD.frontend_path()
 }
 
 struct Read<'a>(&'a Store, String);
