@@ -249,8 +249,10 @@ impl Control {
                 _pages: pages,
             });
         }
-        let connection = Connection::new(settings, &published)
-            .map_err(|error| Error::Key { directory: self.directory.clone(), error: error.into() })?;
+        let connection = Connection::new(settings, &published).map_err(|error| Error::Key {
+            directory: self.directory.clone(),
+            error: error.into(),
+        })?;
         let written =
             self.store.transaction(|tx| connection.write(&mut Writing(tx, &self.directory)));
         written.map_err(refused)?;
@@ -482,7 +484,9 @@ fn find_backend(store: &Store, directory: &Arc<str>) -> Result<Option<Backend>, 
 fn illegal(directory: &Arc<str>) -> impl Fn(xenbus::Error<hypervisor_client::Error>) -> Error + '_ {
     |error| match error {
         xenbus::Error::Store(error) => Error::host(directory.clone(), error),
-        xenbus::Error::Key(error) => Error::Key { directory: directory.clone(), error: error.into() },
+        xenbus::Error::Key(error) => {
+            Error::Key { directory: directory.clone(), error: error.into() }
+        }
     }
 }
 
