@@ -5,5 +5,7 @@
 //! Every benchmark takes its figures in pairs, ours and the baseline in turn within one run, so that a busy machine
 //! slows both alike; [`report`] makes the median, the spread, the table and the JSON of them.
 
+pub mod block;
+pub mod raw;
 pub mod report;
 pub mod ring;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 use std::io;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -95,17 +96,13 @@ impl<'a, T: Target> Worker<'a, T> {
         &self.tally
     }
 
-    /// Reads and writes until the job's time, which began at `start`, or its count is over.
+    /// Reads and writes until the job's time, which began at `start`, or its count is over. What is in flight at once is
+    /// done in any case: a thread that began late has something to show too.
     pub fn load(&mut self, start: Instant) -> io::Result<()> {
         let cpu = thread_time();
         let mut left = self.job.count.unwrap_or(u64::MAX);
+        let mut now = Instant::now();
         loop {
-            let now = Instant::now();
-            if now.duration_since(start) >= self.job.time
-                || self.progress.stop.load(std::sync::atomic::Ordering::Relaxed)
-            {
-                left = 0;
-            }
             while left > 0 {
                 let Some(slot) = self.free.pop() else { break };
                 let (block, direction) = self.choose();
@@ -116,6 +113,10 @@ impl<'a, T: Target> Worker<'a, T> {
                 break;
             }
             self.complete()?;
+            now = Instant::now();
+            if now.duration_since(start) >= self.job.time || self.progress.stop.load(Relaxed) {
+                left = 0;
+            }
         }
         self.tally.cpu += thread_time().saturating_sub(cpu);
         Ok(())
@@ -195,7 +196,7 @@ impl<'a, T: Target> Worker<'a, T> {
             return Err(self.describe(slot, &error));
         }
         let now = Instant::now();
-        self.progress.done.fetch_add(self.done.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        self.progress.done.fetch_add(self.done.len() as u64, Relaxed);
         while let Some(slot) = self.done.pop() {
             let Some(flight) = self.flights.get_mut(slot).and_then(Option::take) else {
                 return Err(io::Error::other(format!("slot {slot} was completed twice")));
