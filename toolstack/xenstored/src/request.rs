@@ -44,7 +44,9 @@ pub(crate) fn handle(
     request: Request<'_>,
 ) -> Result<Vec<u8>, Errno> {
     use MessageType as M;
-    let kind = M::from_raw(request.kind).ok_or(Errno::ENOSYS)?;
+    // What only the store says is no request.
+    let kind = M::from_raw(request.kind).filter(|kind| !matches!(kind, M::WatchEvent | M::Error));
+    let kind = kind.ok_or(Errno::ENOSYS)?;
     let domid = store.domid(id)?;
     if for_domain_0(kind) && domid != DomId::DOM0 {
         return Err(Errno::EACCES);

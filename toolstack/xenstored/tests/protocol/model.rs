@@ -348,7 +348,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn the_store_does_what_the_model_does(root in permissions(), steps in prop::collection::vec(step(), 1..80)) {
