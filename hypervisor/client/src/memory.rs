@@ -88,7 +88,8 @@ impl Mapping {
 
     /// The larger stretch of memory that this mapping and all others of the same peer and access lie in, if there is
     /// one. It stays where it is as long as any of them lives, so it can be registered with the kernel once (as an
-    /// io_uring fixed buffer).
+    /// io_uring fixed buffer). The kernel then pins all of it, and so gives memory also to pages that were never used;
+    /// and it refuses one that is mapped for reading only.
     pub fn backing(&self) -> Option<Region> {
         self.backing
     }

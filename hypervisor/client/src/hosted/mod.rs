@@ -42,7 +42,8 @@ pub struct Options {
     pub domid: Option<DomId>,
     /// The domain's name, for messages. At most 64 bytes; longer ones are cut.
     pub name: String,
-    /// How many pages of 4096 bytes can be granted at a time. They take memory only once they are used.
+    /// How many pages of 4096 bytes can be granted at a time. They take memory only once they are used, or
+    /// all at once when a peer registers its mapping of them ([`Mapping::backing`]).
     pub pool_pages: u32,
 }
 
