@@ -95,6 +95,7 @@ impl<M: SharedMemory, Req: Wire, Rsp: Wire> BackRing<M, Req, Rsp> {
         }
         let request = self.memory.read(slot_offset::<Req, Rsp>(self.req_cons, self.mask));
         self.req_cons = self.req_cons.wrapping_add(1);
+        // For writing at once: read first and written later, the line would change hands twice.
         if self.req_seen.wrapping_sub(self.req_cons) > AHEAD {
             let ahead = slot_offset::<Req, Rsp>(self.req_cons.wrapping_add(AHEAD - 1), self.mask);
             self.memory.will_write(ahead, size_of::<Rsp>());

@@ -100,6 +100,7 @@ impl<M: SharedMemory, Req: Wire, Rsp: Wire> FrontRing<M, Req, Rsp> {
         }
         self.memory.write(slot_offset::<Req, Rsp>(self.req_prod, self.mask), request);
         self.req_prod = self.req_prod.wrapping_add(1);
+        // The backend still has the slot's lines, from the time when it wrote a response there.
         if self.free() > AHEAD {
             let ahead = slot_offset::<Req, Rsp>(self.req_prod.wrapping_add(AHEAD - 1), self.mask);
             self.memory.will_write(ahead, slot_len::<Req, Rsp>());
