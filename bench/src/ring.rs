@@ -16,6 +16,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use crossbeam_queue::ArrayQueue;
 use libloading::{Library, Symbol};
+use ring_proto::blkif::{
+    MAX_SEGMENTS as SEGMENTS, Operation, RawRequest as Request, RawResponse as Response,
+    RawSegment as Segment, Status,
+};
 use ring_proto::ring::{BackRing, FrontRing, RingError};
 use ring_proto::shared::{PAGE_SIZE, Region};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -23,44 +27,8 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use crate::report::{Measurement, Report, Unit};
 
 const UNIT: Unit = Unit::Rate("requests/s");
-const SEGMENTS: usize = 11;
-const OP_READ: u8 = 0;
-const OKAY: u16 = 0;
-
-ring_proto::wire! {
-    /// `struct blkif_request_segment`.
-    struct Segment {
-        gref: u32,
-        first_sect: u8,
-        last_sect: u8,
-        pad: u16,
-    }
-}
-
-ring_proto::wire! {
-    /// `struct blkif_request` of a 64-bit domain.
-    struct Request {
-        operation: u8,
-        nr_segments: u8,
-        handle: u16,
-        pad: u32,
-        id: u64,
-        sector_number: u64,
-        seg: [Segment; SEGMENTS],
-    }
-}
-
-ring_proto::wire! {
-    /// `struct blkif_response` of a 64-bit domain.
-    struct Response {
-        id: u64,
-        operation: u8,
-        pad: u8,
-        /// Signed in C; here only compared with [`OKAY`].
-        status: u16,
-        pad2: u32,
-    }
-}
+const OP_READ: u8 = Operation::Read as u8;
+const OKAY: u16 = Status::Okay as i16 as u16;
 
 /// The request that the front end sends as its `n`-th.
 #[inline]
@@ -77,7 +45,7 @@ fn request(n: u64) -> Request {
             gref: first.wrapping_add(i as u32),
             first_sect: 0,
             last_sect: 7,
-            pad: 0,
+            pad: [0; 2],
         }),
     }
 }
@@ -98,7 +66,7 @@ fn inspect(request: &Request) -> Option<u64> {
 
 #[inline]
 fn response(request: &Request) -> Response {
-    Response { id: request.id, operation: request.operation, pad: 0, status: OKAY, pad2: 0 }
+    Response { id: request.id, operation: request.operation, pad0: 0, status: OKAY, pad1: 0 }
 }
 
 /// The front end of a queue of requests and a queue of responses.
