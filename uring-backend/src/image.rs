@@ -11,6 +11,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ring_proto::blkif::SECTOR_SIZE;
 use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, StatxFlags};
@@ -158,7 +159,7 @@ impl Image {
         let (direct, fallback) = if options.buffered {
             (None, None)
         } else {
-            match direct(&open, block_device, own_logical) {
+            match direct(open, block_device, own_logical) {
                 Ok(found) => (Some(found), None),
                 Err(reason) => (None, Some(reason)),
             }
@@ -268,6 +269,14 @@ impl Image {
     }
 }
 
+impl Drop for Image {
+    /// Gives the lock back at once: a queue's io_uring may hold on to the file for a moment longer.
+    fn drop(&mut self) {
+        // It goes with the file otherwise.
+        let _ = rustix::fs::flock(&self.buffered, FlockOperation::Unlock);
+    }
+}
+
 fn io_error(path: &Path, operation: &'static str, source: std::io::Error) -> ImageError {
     ImageError::Io { path: path.to_owned(), operation, source }
 }
@@ -312,7 +321,7 @@ fn direct(
         };
     }
     const TMPFS_MAGIC: i64 = 0x0102_1994;
-    let tmpfs = rustix::fs::fstatfs(&file).is_ok_and(|fs| i64::from(fs.f_type) == TMPFS_MAGIC);
+    let tmpfs = rustix::fs::fstatfs(&file).is_ok_and(|fs| fs.f_type == TMPFS_MAGIC);
     if tmpfs {
         return Err("a tmpfs is nothing but page cache".into());
     }
@@ -333,19 +342,41 @@ fn lock(path: &Path, file: &File, read_only: bool) -> Result<(), ImageError> {
     } else {
         FlockOperation::NonBlockingLockExclusive
     };
-    match rustix::fs::flock(file, operation) {
-        Ok(()) => Ok(()),
-        Err(Errno::WOULDBLOCK) => {
-            let holder = holder(file).unwrap_or_else(|| "another process".into());
-            Err(ImageError::InUse { path: path.to_owned(), holder })
+    let mut tries = 0;
+    loop {
+        match rustix::fs::flock(file, operation) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK) => {}
+            Err(error) => return Err(io_error(path, "lock", error.into())),
         }
-        Err(error) => Err(io_error(path, "lock", error.into())),
+        let holder = holder(file);
+        tries += 1;
+        // The kernel ends a killed process's io_uring, and with it the lock, a little after the process itself.
+        if tries < DYING_TRIES
+            && holder.is_none_or(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+        {
+            std::thread::sleep(DYING_PAUSE);
+            continue;
+        }
+        let holder = match holder {
+            None => "another process".into(),
+            Some(pid) if pid == std::process::id() => "another disk of this process".into(),
+            Some(pid) => {
+                let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+                format!("process {pid} ({})", name.trim_end())
+            }
+        };
+        return Err(ImageError::InUse { path: path.to_owned(), holder });
     }
 }
 
+/// How often to try again for a lock whose holder is no more, and how long to pause in between.
+const DYING_TRIES: u32 = 50;
+const DYING_PAUSE: Duration = Duration::from_millis(10);
+
 /// Who has the file locked, from `/proc/locks`: lines such as
 /// `1: FLOCK  ADVISORY  WRITE 4242 fd:01:131102 0 EOF`.
-fn holder(file: &File) -> Option<String> {
+fn holder(file: &File) -> Option<u32> {
     let metadata = file.metadata().ok()?;
     let device = metadata.dev();
     let wanted = format!(
@@ -356,16 +387,11 @@ fn holder(file: &File) -> Option<String> {
     );
     let mut locks = String::new();
     File::open("/proc/locks").ok()?.read_to_string(&mut locks).ok()?;
-    let pid: u32 = locks.lines().find_map(|line| {
+    locks.lines().find_map(|line| {
         let mut words = line.split_whitespace().skip_while(|word| *word != "FLOCK").skip(3);
         let (pid, inode) = (words.next()?, words.next()?);
         (inode == wanted).then(|| pid.parse().ok())?
-    })?;
-    if pid == std::process::id() {
-        return Some("another disk of this process".into());
-    }
-    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    Some(format!("process {pid} ({})", name.trim_end()))
+    })
 }
 
 /// Names the format of an image that is not raw. Served as raw it would show the guest the container, not the disk.

@@ -26,7 +26,7 @@ pub(crate) enum Token {
     Slot(u32),
     /// One of the descriptors that events are read from.
     Source(Source),
-    /// A doorbell was rung.
+    /// A doorbell could not be rung. One that was has no completion.
     Doorbell,
     /// Nothing that anybody waits for.
     Nothing,
@@ -169,7 +169,9 @@ pub(crate) struct Engine {
     /// Whether this kernel has vectored operations on fixed buffers (since 6.15).
     has_vector_fixed: bool,
     has_doorbell: bool,
-    /// Operations pushed whose completions were not taken yet.
+    /// An operation is queued that somebody waits for.
+    urgent: bool,
+    /// Operations on memory of this process whose completions were not taken yet.
     outstanding: u64,
 }
 
@@ -179,15 +181,17 @@ unsafe impl Send for Engine {}
 
 impl Engine {
     /// An engine for `slots` requests. To be made on the thread that uses it.
-    pub(crate) fn new(slots: u32, files: Descriptors) -> io::Result<Self> {
+    ///
+    /// `polls` says that completions are looked for between the calls of [`enter`](Self::enter), so they have to come
+    /// without one. Who only ever waits for them gets them cheaper.
+    pub(crate) fn new(slots: u32, polls: bool, files: Descriptors) -> io::Result<Self> {
         let entries = (slots + 2 * SOURCES.len() as u32 + 2).next_power_of_two();
-        let ring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_taskrun_flag()
-            .build(entries)
-            // Before 6.1 there is no deferred task work.
-            .or_else(|_| IoUring::builder().build(entries))?;
+        let mut builder = IoUring::builder();
+        if !polls {
+            builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+        }
+        // Before 6.1 there is no deferred task work.
+        let ring = builder.build(entries).or_else(|_| IoUring::new(entries))?;
         ring.submitter().register_files(&[
             files.direct,
             files.buffered,
@@ -207,6 +211,7 @@ impl Engine {
             has_vector_fixed: probe.is_supported(opcode::ReadvFixed::CODE)
                 && probe.is_supported(opcode::WritevFixed::CODE),
             has_doorbell: files.doorbell.is_some(),
+            urgent: false,
             outstanding: 0,
         })
     }
@@ -381,7 +386,10 @@ impl Engine {
     pub(crate) fn ring_doorbell(&mut self) -> bool {
         if self.has_doorbell {
             let fd = types::Fixed(file::DOORBELL);
-            let entry = opcode::Write::new(fd, (&raw const RING).cast(), 8).build();
+            // Without a completion, or it would end the wait that it is submitted with.
+            let entry = opcode::Write::new(fd, (&raw const RING).cast(), 8)
+                .build()
+                .flags(squeue::Flags::SKIP_SUCCESS);
             self.push(entry, Token::Doorbell);
         }
         self.has_doorbell
@@ -394,7 +402,9 @@ impl Engine {
             // SAFETY: all that the entry points to is a region in use, or the engine's own memory, and lives until the
             // completion (see the module's rules).
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
-                self.outstanding += 1;
+                self.outstanding += u64::from(token != Token::Doorbell);
+                // A read of an event that has not come goes along with the next submission.
+                self.urgent |= !matches!(token, Token::Source(_));
                 return;
             }
             // The queue has an entry for each slot and source, so it is full only after a submission failed.
@@ -405,12 +415,6 @@ impl Engine {
         }
     }
 
-    /// Whether an operation waits to be submitted.
-    #[inline]
-    pub(crate) fn pending(&mut self) -> bool {
-        !self.ring.submission().is_empty()
-    }
-
     /// Whether there are completions to take, now or after an [`enter`](Self::enter) that does not wait. Costs no
     /// system call.
     #[inline]
@@ -419,11 +423,12 @@ impl Engine {
     }
 
     /// Submits all that is queued, and waits for a completion if `wait` says so, for at most `timeout`. One system
-    /// call, or none when there is nothing to do. Returns whether there was one.
+    /// call, or none when nothing is urgent. Returns whether there was one.
     pub(crate) fn enter(&mut self, wait: bool, timeout: Option<Duration>) -> io::Result<bool> {
-        if !wait && !self.pending() && !self.ring.submission().taskrun() {
+        if !wait && !self.urgent && !self.ring.submission().taskrun() {
             return Ok(false);
         }
+        self.urgent = false;
         let result = match timeout.filter(|_| wait) {
             Some(timeout) => {
                 let time = types::Timespec::from(timeout);
@@ -451,13 +456,14 @@ impl Engine {
     #[inline]
     pub(crate) fn next(&mut self) -> Option<Completion> {
         let entry = self.ring.completion().next()?;
-        self.outstanding -= 1;
-        Some(Completion { token: Token::unpack(entry.user_data()), result: entry.result() })
+        let token = Token::unpack(entry.user_data());
+        self.outstanding -= u64::from(token != Token::Doorbell);
+        Some(Completion { token, result: entry.result() })
     }
 }
 
 impl Drop for Engine {
-    /// Waits until the kernel has let go of all memory.
+    /// Waits until the kernel has let go of all memory and files.
     fn drop(&mut self) {
         if self.outstanding > 0 {
             let entry = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
@@ -473,6 +479,10 @@ impl Drop for Engine {
                 std::process::abort();
             }
             while self.next().is_some() {}
+        }
+        // The ring itself ends some time after its descriptor is closed; the image is not to stay open for that long.
+        if let Err(error) = self.ring.submitter().unregister_files() {
+            log::debug!("unregistering files: {error}");
         }
     }
 }
@@ -632,11 +642,16 @@ mod tests {
     }
 
     fn rig() -> Rig {
+        rig_that(false)
+    }
+
+    fn rig_that(polls: bool) -> Rig {
         let image = tempfile::tempfile().unwrap();
         let [event, doorbell, control, helper] =
             [(); 4].map(|()| eventfd(0, EventfdFlags::CLOEXEC).unwrap());
         let engine = Engine::new(
             4,
+            polls,
             Descriptors {
                 direct: image.as_raw_fd(),
                 buffered: image.as_raw_fd(),
@@ -751,7 +766,8 @@ mod tests {
         let mut rig = rig();
         rig.engine.read(Source::Event);
         assert!(rig.engine.ring_doorbell());
-        assert_eq!(finish(&mut rig.engine).token, Token::Doorbell);
+        assert!(rig.engine.enter(true, Some(Duration::from_millis(1))).unwrap());
+        assert!(rig.engine.next().is_none(), "a doorbell ends no wait");
         let mut rung = [0; 8];
         File::from(rig.doorbell).read_exact(&mut rung).unwrap();
         assert_eq!(u64::from_ne_bytes(rung), 1);
@@ -768,7 +784,21 @@ mod tests {
         let mut rig = rig();
         rig.engine.read(Source::Event);
         rig.engine.read(Source::Control);
-        rig.engine.enter(false, None).unwrap();
+        assert!(rig.engine.enter(true, Some(Duration::ZERO)).unwrap());
         drop(rig.engine);
+    }
+
+    #[test]
+    fn whoever_polls_gets_completions_without_a_call() {
+        let mut rig = rig_that(true);
+        rig.engine.read(Source::Event);
+        assert!(!rig.engine.enter(false, None).unwrap(), "nobody waits for that yet");
+        assert!(rig.engine.enter(true, Some(Duration::ZERO)).unwrap());
+        rustix::io::write(&rig.event, &1u64.to_ne_bytes()).unwrap();
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        while !rig.engine.ready() {
+            assert!(std::time::Instant::now() < end);
+        }
+        assert_eq!(rig.engine.next().unwrap().token, Token::Source(Source::Event));
     }
 }

@@ -24,6 +24,11 @@ impl Polling {
         Self { max: if alone { 0 } else { nanos(max) }, window: 0 }
     }
 
+    /// Whether it ever looks.
+    pub(crate) fn on(&self) -> bool {
+        self.max > 0
+    }
+
     /// How long to look now.
     #[inline]
     pub(crate) fn window(&self) -> u64 {

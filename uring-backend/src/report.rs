@@ -91,7 +91,8 @@ pub fn prometheus(disks: &[DiskReport]) -> String {
         let _ = text.write_fmt(arguments);
         text.push('\n');
     };
-    let gauges: [(&str, &str, fn(&DiskReport) -> u64); 2] = [
+    type Gauge = (&'static str, &'static str, fn(&DiskReport) -> u64);
+    let gauges: [Gauge; 2] = [
         ("sectors", "Size in sectors of 512 bytes.", |disk| disk.sectors),
         ("direct_io", "Whether aligned requests go past the page cache.", |disk| {
             disk.direct_io.into()

@@ -173,7 +173,9 @@ impl Queue {
             control: parts.control.wake.as_raw_fd(),
             helper: helper_wake.as_raw_fd(),
         };
-        let engine = Engine::new(slots, descriptors).map_err(system("io_uring_setup"))?;
+        let polling = Polling::new(parts.poll);
+        let engine =
+            Engine::new(slots, polling.on(), descriptors).map_err(system("io_uring_setup"))?;
         let pages =
             PeerPages::new(parts.client.clone(), parts.peer, parts.persistent, parts.stats.clone())
                 .map_err(system("mmap"))?;
@@ -193,7 +195,7 @@ impl Queue {
             freed: false,
             helper: None,
             helper_wake,
-            polling: Polling::new(parts.poll),
+            polling,
             clock: Instant::now(),
             now: 0,
             draining: false,
@@ -267,7 +269,11 @@ impl Queue {
                         self.stage_done(slot, result)?;
                     }
                 }
-                Token::Doorbell | Token::Nothing => {}
+                Token::Doorbell => {
+                    let error = std::io::Error::from_raw_os_error(result.saturating_abs());
+                    return Err(system("ringing the doorbell")(error));
+                }
+                Token::Nothing => {}
             }
         }
         Ok(moved)

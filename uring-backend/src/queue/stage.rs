@@ -55,7 +55,7 @@ impl Queue {
         let Some(state) = self.slots.get(slot as usize) else { return ImageFile::Buffered };
         let all = u64::from(alignment.offset.max(alignment.memory) - 1);
         let start = state.job.offset + state.done;
-        let mut bits = (start | state.job.len - state.done) & u64::from(alignment.offset - 1);
+        let mut bits = (start | (state.job.len - state.done)) & u64::from(alignment.offset - 1);
         if all >= 512 {
             for placed in &state.placed {
                 let (offset, len) = (placed.segment.offset(), placed.segment.byte_len());

@@ -81,7 +81,7 @@ impl Rig {
     pub fn without_backend() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let hosted = Hosted::start(dir.path()).unwrap();
-        let toolstack = Store::connect(&dir.path().join("xenstored.sock")).unwrap();
+        let toolstack = open_store(dir.path());
         Self { toolstack, client: None, dir, hosted: Some(hosted) }
     }
 
@@ -108,7 +108,7 @@ impl Rig {
 
     /// Another connection of the toolstack, for another thread.
     pub fn toolstack_again(&self) -> Store {
-        Store::connect(&self.dir.path().join("xenstored.sock")).unwrap()
+        open_store(self.dir.path())
     }
 
     pub fn plug_read_only(&self, image: &Path) {
@@ -152,6 +152,11 @@ impl Rig {
         let wanted = state.raw().to_string();
         self.await_node(&format!("{}/state", VBD.backend_path()), |value| value == wanted);
     }
+}
+
+fn open_store(dir: &Path) -> Store {
+    let socket = dir.join("xenstored.sock");
+    Store::connect(&socket).unwrap()
 }
 
 pub fn join(dir: &Path, domid: DomId) -> HostedClient {
