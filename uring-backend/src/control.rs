@@ -98,6 +98,8 @@ struct Due {
     list: bool,
     /// All devices.
     all: bool,
+    /// A domain died.
+    domains: bool,
     devices: BTreeSet<DeviceId>,
     limits: BTreeSet<DeviceId>,
 }
@@ -208,7 +210,7 @@ impl Control {
                     _ => due.list = true,
                 }
             }
-            token::DOMAINS => due.all = true,
+            token::DOMAINS => due.domains = true,
             frontend => {
                 let mut names = frontend.split('/');
                 if names.next() == Some(token::FRONTEND) {
@@ -220,11 +222,14 @@ impl Control {
 
     /// Does what is due. Returns whether there was anything.
     fn work(&mut self, due: &mut Due) -> Result<bool, Error> {
-        let Due { list, all, mut devices, limits } = std::mem::take(due);
+        let Due { list, all, domains, mut devices, limits } = std::mem::take(due);
         if list {
             devices.extend(self.list()?);
         }
-        if all {
+        if domains {
+            self.devices.values_mut().for_each(|device| device.check_frontend(&self.context));
+        }
+        if all || domains {
             devices.extend(self.devices.keys());
         }
         for id in limits {
@@ -232,7 +237,7 @@ impl Control {
                 device.reread_limits(&self.context);
             }
         }
-        let any = list || all || !devices.is_empty();
+        let any = list || !devices.is_empty();
         for id in devices {
             let Some(device) = self.devices.get_mut(&id) else { continue };
             if device.step(&self.context) == Progress::Done {

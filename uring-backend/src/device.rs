@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use hypervisor_client::store::Store;
-use hypervisor_client::{Access, Client};
-use ring_proto::xen::DomId;
+use hypervisor_client::{Access, Client, Error};
+use ring_proto::xen::{DomId, Errno, GrantRef};
 use ring_proto::xenbus::vbd::{
     BackendConfig, BackendFeatures, Connection, Discard, Geometry, keys,
 };
@@ -100,6 +100,10 @@ pub(crate) struct Device {
     handshake: Backend,
     serving: Option<Serving>,
     queues: Vec<QueueThread>,
+    /// A page of a ring, to find out whether the frontend's domain is still there.
+    ring_page: Option<GrantRef>,
+    /// It is not.
+    frontend_gone: bool,
     /// It cannot be offered as the toolstack described it. That is tried again; the frontend is not involved yet.
     stuck: bool,
     /// What was said last to be wrong, so as not to say it again.
@@ -127,6 +131,8 @@ impl Device {
             handshake: Backend::found(state),
             serving: None,
             queues: Vec::new(),
+            ring_page: None,
+            frontend_gone: false,
             stuck: false,
             complaint: None,
         })
@@ -155,7 +161,14 @@ impl Device {
             let mut peer = Directory::new(&context.store, &self.frontend_path);
             let online =
                 !context.stopping && own.text(xenbus::keys::ONLINE.name)?.as_deref() == Some("1");
-            let frontend = State::read(&mut peer)?;
+            let frontend = match State::read(&mut peer) {
+                _ if self.frontend_gone => State::Unknown,
+                // Where the directory was, there may be nothing left that this domain may read.
+                Err(xenbus::Error::Store(Error::Store { errno: Errno::EACCES, .. })) => {
+                    State::Unknown
+                }
+                read => read?,
+            };
             self.reap()?;
             let step = self.handshake.next(frontend, online)?;
             match step.work {
@@ -195,8 +208,10 @@ impl Device {
         }
         to.write(&mut Directory::new(&context.store, &self.path))?;
         log::debug!("{}: {to}", self.name);
-        if to == State::Connected {
-            self.complaint = None;
+        match to {
+            State::Connected => self.complaint = None,
+            State::Closed => self.frontend_gone = false,
+            _ => {}
         }
         Ok(())
     }
@@ -296,6 +311,8 @@ impl Device {
             settings.abi.protocol(),
             if persistent { "persistent grants" } else { "grant copies" },
         );
+        self.ring_page =
+            connection.queues().first().and_then(|queue| queue.refs().first()).copied();
         for parts in parts {
             self.start_queue(context, parts)?;
         }
@@ -421,6 +438,17 @@ impl Device {
         });
         if let Err(error) = checked {
             self.complain(context, &error);
+        }
+    }
+
+    /// Finds out whether the frontend's domain died: its pages cannot be mapped then. Its state in xenstore would stay
+    /// as it is.
+    pub(crate) fn check_frontend(&mut self, context: &Context) {
+        let Some(page) = self.ring_page.filter(|_| !self.queues.is_empty()) else { return };
+        let domain = DomId(self.id.frontend);
+        if let Err(error) = context.client.map(domain, &[page], Access::ReadOnly) {
+            log::info!("{}: the frontend is gone: {error}", self.name);
+            self.frontend_gone = true;
         }
     }
 

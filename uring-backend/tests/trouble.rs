@@ -298,6 +298,26 @@ fn a_disk_can_be_unplugged_and_plugged_again() {
     }
 }
 
+/// A frontend that was killed left its state behind; the next one of its domain closes that and connects anew.
+#[test]
+fn a_killed_frontend_comes_back() {
+    let rig = Rig::new();
+    let _backend = rig.start(Options::default());
+    rig.plug(&rig.image("disk", MIB), &[]);
+    for persistent in [true, false, true] {
+        let mut front = Frontend::connect(&rig, Wanted { persistent, ..Wanted::default() });
+        let queue = &mut front.queues[0];
+        assert_eq!(queue.read(8, 8).unwrap(), pattern(4096, 4096));
+        let segments = queue.segments(0, 64);
+        for sector in 0..8 {
+            let request = queue.rw(RwOp::Read, sector, &segments);
+            queue.ring.push(&request).unwrap();
+        }
+        queue.publish();
+        front.crash();
+    }
+}
+
 #[test]
 fn a_hypervisor_that_goes_away_ends_the_backend_with_a_reason() {
     let mut rig = Rig::new();

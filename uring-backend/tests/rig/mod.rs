@@ -19,7 +19,7 @@ use ring_proto::blkif::{
     Segments, Status,
 };
 use ring_proto::shared::{Region, SharedMemory, bytes_of};
-use ring_proto::xen::{DomId, GrantRef};
+use ring_proto::xen::{DomId, Errno, GrantRef};
 use ring_proto::xenbus::vbd::{BackendFeatures, Connection, FrontendSettings, Geometry, Queue};
 use ring_proto::xenbus::{self, FrontendWork, Key, ReadDirectory, State, WriteDirectory};
 use tempfile::TempDir;
@@ -161,7 +161,18 @@ fn open_store(dir: &Path) -> Store {
 
 pub fn join(dir: &Path, domid: DomId) -> HostedClient {
     let options = hosted::Options { domid: Some(domid), name: "test".into(), pool_pages: 8192 };
-    hosted::connect(dir, options).unwrap()
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match hosted::connect(dir, options.clone()) {
+            // The domain that had this id is dying until nobody maps its pages.
+            Err(hypervisor_client::Error::Refused { errno: Errno::EEXIST, .. })
+                if Instant::now() < end =>
+            {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            joined => return joined.unwrap(),
+        }
+    }
 }
 
 /// Bytes that tell where they are from.
@@ -229,6 +240,7 @@ pub struct Frontend {
     client: Arc<HostedClient>,
     wanted: Wanted,
     vbd: Vbd,
+    crashed: bool,
 }
 
 impl Frontend {
@@ -236,6 +248,8 @@ impl Frontend {
     pub fn connect(rig: &Rig, wanted: Wanted) -> Self {
         let client = Arc::new(join(rig.dir.path(), FRONT));
         let mut frontend = Self::new(client, VBD, wanted);
+        // What a former life left has to be closed first.
+        frontend.settle_away_from(State::Connected);
         frontend.settle(State::Connected, true);
         frontend
     }
@@ -253,6 +267,7 @@ impl Frontend {
             client,
             wanted,
             vbd,
+            crashed: false,
         }
     }
 
@@ -324,6 +339,11 @@ impl Frontend {
         self.store.write(&format!("{}/{key}", self.vbd.frontend_path()), value).unwrap();
     }
 
+    /// Ends as a program does that is killed: its domain is gone, and its state stays behind.
+    pub fn crash(mut self) {
+        self.crashed = true;
+    }
+
     pub fn state(&self) -> State {
         self.handshake.state()
     }
@@ -332,7 +352,7 @@ impl Frontend {
 impl Drop for Frontend {
     /// Says that it is closed, so that nobody waits for it.
     fn drop(&mut self) {
-        if self.state() != State::Closed {
+        if self.state() != State::Closed && !self.crashed {
             let _ = State::Closed.write(&mut Directory(&self.store, self.vbd.frontend_path()));
         }
     }

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Block devices, and file systems that want more than 512 bytes at a time. Loop devices stand in for disks, which takes
+//! root: elsewhere each test says that it did not run.
+
+mod rig;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rig::{Frontend, Rig, VBD, Wanted, pattern};
+use ring_proto::blkif::{Discard, Request, RwOp, Status};
+use uring_backend::{Format, Options, fetch_stats};
+
+const MIB: usize = 1 << 20;
+
+fn run(command: &str, arguments: &[&str]) -> Result<String, String> {
+    let output =
+        Command::new(command).args(arguments).output().map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// A loop device over a file, until dropped.
+struct Loop(PathBuf);
+
+impl Loop {
+    /// `None`, said aloud, where there are none to be had.
+    fn over(file: &Path, sector: &str) -> Option<Self> {
+        let file = file.to_str()?;
+        match run("losetup", &["--find", "--show", "--sector-size", sector, file]) {
+            Ok(device) => Some(Self(device.into())),
+            Err(error) => {
+                eprintln!("no loop device, so this is not tested: {error}");
+                None
+            }
+        }
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        if let Err(error) = run("losetup", &["--detach", self.path()]) {
+            eprintln!("{error}");
+        }
+    }
+}
+
+#[test]
+fn a_block_device_of_4096_byte_sectors_is_recognised_and_discards() {
+    let rig = Rig::new();
+    let Some(device) = Loop::over(&rig.image("backing", 4 * MIB), "4096") else { return };
+    {
+        let _backend = rig.start(Options::default());
+        rig.plug(&device.0, &[]);
+        let mut front = Frontend::connect(&rig, Wanted::default());
+        assert_eq!((front.geometry.sector_size, front.geometry.sectors), (4096, 8192));
+        let direct =
+            rig.await_node(&format!("{}/direct-io", VBD.backend_path()), |value| !value.is_empty());
+        assert_eq!(direct, "1");
+        let queue = &mut front.queues[0];
+        assert_eq!(queue.read(16, 16).unwrap(), pattern(8192, 8192));
+        assert_eq!(queue.write(RwOp::Write, 0, &[5; 4096]), Status::Okay);
+        assert_eq!(queue.read(0, 8).unwrap(), [5; 4096]);
+        assert_eq!(queue.read(0, 4), Err(Status::Error));
+        if front.geometry.discard.is_some() {
+            let queue = &mut front.queues[0];
+            let id = queue.id();
+            let discard = Discard { id, handle: 0, sector: 2048, count: 2048, secure: false };
+            assert_eq!(queue.call(&Request::Discard(discard)), Status::Okay);
+            assert_eq!(queue.read(2048, 8).unwrap(), [0; 4096]);
+            assert_eq!(queue.read(4096, 8).unwrap(), pattern(4096 * 512, 4096));
+        }
+    }
+}
+
+/// Requests of 512 bytes to a file system that does direct I/O in units of 4096 go through the page cache, and both
+/// ways see the same data.
+#[test]
+fn what_is_not_aligned_for_direct_io_is_served_and_coherent() {
+    let rig = Rig::new();
+    let Some(device) = Loop::over(&rig.image("backing", 32 * MIB), "4096") else { return };
+    run("mke2fs", &["-q", "-t", "ext4", device.path()]).unwrap();
+    let mounted = rig.dir.path().join("mounted");
+    std::fs::create_dir(&mounted).unwrap();
+    run("mount", &[device.path(), mounted.to_str().unwrap()]).unwrap();
+    let image = mounted.join("disk");
+    std::fs::write(&image, pattern(0, MIB)).unwrap();
+    {
+        let socket = rig.dir.path().join("stats");
+        let _backend = rig.start(Options { stats: Some(socket.clone()), ..Options::default() });
+        rig.plug(&image, &[]);
+        let mut front = Frontend::connect(&rig, Wanted::default());
+        assert_eq!(front.geometry.sector_size, 512);
+        let queue = &mut front.queues[0];
+        for round in 0..20u8 {
+            assert_eq!(queue.write(RwOp::Write, 8, &[round; 4096]), Status::Okay);
+            assert_eq!(queue.write(RwOp::Write, 11, &[round ^ 0xff; 512]), Status::Okay);
+            let mut expected = vec![round; 4096];
+            expected[3 * 512..4 * 512].fill(round ^ 0xff);
+            assert_eq!(queue.read(8, 8).unwrap(), expected, "aligned, round {round}");
+            assert_eq!(queue.read(10, 3).unwrap(), expected[2 * 512..5 * 512], "not aligned");
+        }
+        let json = fetch_stats(&socket, Format::Json).unwrap();
+        let disks: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let queue = &disks[0]["queues"][0];
+        assert_eq!(
+            (&disks[0]["direct_io"], &queue["buffered_ios"]),
+            (&true.into(), &40.into()),
+            "{json}"
+        );
+    }
+    run("umount", &["--lazy", mounted.to_str().unwrap()]).unwrap();
+}
