@@ -57,14 +57,12 @@ impl Buffer {
 pub(crate) struct Pool {
     grant: Grant,
     taken: Vec<bool>,
-    /// Where the search for free pages begins.
-    next: usize,
 }
 
 impl Pool {
     pub fn new(grant: Grant) -> Self {
         let taken = vec![false; grant.refs().len()];
-        Self { grant, taken, next: 0 }
+        Self { grant, taken }
     }
 
     /// Takes adjacent pages for this many sectors.
@@ -73,16 +71,15 @@ impl Pool {
         if pages == 0 {
             return None;
         }
-        let page = self.find(self.next, pages).or_else(|| self.find(0, pages))?;
+        let page = self.find(pages)?;
         self.taken.get_mut(page..page + pages)?.fill(true);
-        self.next = page + pages;
         Some(Buffer { page: page as u32, sectors })
     }
 
-    /// The first run of `pages` free pages at or after `from`.
-    fn find(&self, from: usize, pages: usize) -> Option<usize> {
-        let mut begin = from;
-        for (page, taken) in self.taken.iter().enumerate().skip(from) {
+    /// The first run of `pages` free pages: small buffers gather at the front, and large ones find room behind.
+    fn find(&self, pages: usize) -> Option<usize> {
+        let mut begin = 0;
+        for (page, taken) in self.taken.iter().enumerate() {
             if *taken {
                 begin = page + 1;
             } else if page + 1 - begin == pages {
@@ -98,8 +95,6 @@ impl Pool {
         if let Some(pages) = self.taken.get_mut(first..first + pages) {
             pages.fill(false);
         }
-        // The pages touched last are the ones still in the processor's caches.
-        self.next = first;
     }
 
     /// The grant of the page that this sector of the pool lies in.

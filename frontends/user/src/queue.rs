@@ -301,14 +301,15 @@ impl Queue {
         self.wait_or(None, timeout);
     }
 
-    /// As [`wait`](Self::wait), but returns also when `other` is readable. May return early for no reason.
+    /// As [`wait`](Self::wait), but returns also when `other` is readable, and sleeps at once: looking for answers would
+    /// make `other` wait. May return early for no reason.
     pub fn wait_or(&mut self, other: Option<BorrowedFd<'_>>, timeout: Option<Duration>) {
         self.kick();
         let begin = Instant::now();
         if self.is_ready() || timeout == Some(Duration::ZERO) {
             return;
         }
-        if self.answered_within(begin, timeout) {
+        if other.is_none() && self.answered_within(begin, timeout) {
             return self.counters().polls.add(1);
         }
         // The last look: from here on the backend rings.
