@@ -1,23 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The io_uring of a queue, and the memory that the kernel reaches through it. All `unsafe` of the crate is here.
-//!
-//! What is handed to the kernel stays valid until its completion, by these rules:
-//!
-//! * A [`Region`] is mapped as long as any copy of it is in use ([`Region::new`]); the kernel's use counts. A queue
-//!   keeps the mapping of each page until the request that uses it is done, and drops its engine first.
-//! * Vectors, and the buffers that events are read into, belong to the [`Engine`] and do not move.
-//! * Dropping the engine cancels what can be cancelled and waits for everything else.
-#![allow(unsafe_code)]
+//! The io_uring of a queue.
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::ptr::NonNull;
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use io_uring::{IoUring, opcode, squeue, types};
-use ring_proto::shared::{PAGE_SIZE, Region, SharedMemory};
+use ring_proto::shared::{Region, SharedMemory};
 
 /// What an operation's completion is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -487,151 +477,17 @@ impl Drop for Engine {
     }
 }
 
-/// Waits for any of some descriptors to be readable.
-pub(crate) struct Waiter<'a> {
-    ring: IoUring,
-    /// Each with whether the kernel watches it now.
-    descriptors: Vec<(BorrowedFd<'a>, bool)>,
-}
-
-impl<'a> Waiter<'a> {
-    /// For at most 32 descriptors.
-    pub(crate) fn new(descriptors: Vec<BorrowedFd<'a>>) -> io::Result<Self> {
-        let descriptors = descriptors.into_iter().map(|fd| (fd, false)).collect();
-        Ok(Self { ring: IoUring::new(32)?, descriptors })
-    }
-
-    /// Waits for at most `timeout`. Returns the descriptors that are readable: bit `n` for the one of number `n`.
-    pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<u32> {
-        for (number, (fd, armed)) in self.descriptors.iter_mut().enumerate() {
-            if !*armed {
-                let entry = opcode::PollAdd::new(types::Fd(fd.as_raw_fd()), libc::POLLIN as u32)
-                    .build()
-                    .user_data(number as u64);
-                // SAFETY: the entry points to no memory.
-                *armed = unsafe { self.ring.submission().push(&entry) }.is_ok();
-            }
-        }
-        let time = types::Timespec::from(timeout.unwrap_or(Duration::MAX / 4));
-        let mut arguments = types::SubmitArgs::new();
-        if timeout.is_some() {
-            arguments = arguments.timespec(&time);
-        }
-        match self.ring.submitter().submit_with_args(1, &arguments) {
-            Ok(_) => {}
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR)) => {}
-            Err(error) => return Err(error),
-        }
-        let mut readable = 0;
-        for completion in self.ring.completion() {
-            let number = completion.user_data() as usize;
-            readable |= 1 << number;
-            if let Some((_, armed)) = self.descriptors.get_mut(number) {
-                *armed = false;
-            }
-        }
-        Ok(readable)
-    }
-}
-
-/// Private pages, for data that the hypervisor copies. Pages never touched take no memory.
-#[derive(Debug)]
-pub(crate) struct PrivatePages {
-    memory: Region,
-}
-
-impl PrivatePages {
-    /// `count` pages of zeros, at least one.
-    pub(crate) fn new(count: usize) -> io::Result<Self> {
-        let len = count.max(1) * PAGE_SIZE;
-        // SAFETY: a new anonymous mapping touches no memory that exists.
-        let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                -1,
-                0,
-            )
-        };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
-        // SAFETY: mapped just now, unmapped in `drop`, after the engine that might use it is gone (the queue's fields
-        // are dropped in that order); page-aligned; no reference into it is ever made.
-        Ok(Self { memory: unsafe { Region::new(base, len) } })
-    }
-
-    /// One of them.
-    pub(crate) fn page(&self, index: u32) -> Option<Region> {
-        self.memory.part(index as usize * PAGE_SIZE, PAGE_SIZE)
-    }
-
-    /// Gives the memory back to the system; all pages are zeros again.
-    pub(crate) fn release(&self) {
-        // SAFETY: the range is this mapping. No operation is under way in it: the caller says so by calling.
-        unsafe {
-            libc::madvise(
-                self.memory.base().as_ptr().cast(),
-                self.memory.len(),
-                libc::MADV_DONTNEED,
-            )
-        };
-    }
-}
-
-impl Drop for PrivatePages {
-    fn drop(&mut self) {
-        // SAFETY: the mapping of `new`, used by nobody any more.
-        unsafe { libc::munmap(self.memory.base().as_ptr().cast(), self.memory.len()) };
-    }
-}
-
-/// A page on a page boundary, for trying out direct I/O.
-#[derive(Debug)]
-#[repr(C, align(4096))]
-pub(crate) struct AlignedPage([u8; PAGE_SIZE]);
-
-impl AlignedPage {
-    pub(crate) fn new() -> Box<Self> {
-        Box::new(Self([0; PAGE_SIZE]))
-    }
-
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.0
-    }
-}
-
-/// `BLKDISCARD`.
-const BLKDISCARD: libc::c_ulong = 0x1277;
-/// `BLKSECDISCARD`.
-const BLKSECDISCARD: libc::c_ulong = 0x127d;
-
-/// Discards a range of a block device, in bytes, and waits for it.
-pub(crate) fn discard_range(device: &File, offset: u64, len: u64, secure: bool) -> io::Result<()> {
-    let range = [offset, len];
-    let request = if secure { BLKSECDISCARD } else { BLKDISCARD };
-    // SAFETY: both ioctls read two words at the pointer and write nothing there.
-    let result = unsafe { libc::ioctl(device.as_raw_fd(), request, &raw const range) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Whether a block device can discard securely. It is asked for a range that no device takes: one that can complains
-/// about the range, one that cannot about the request.
-pub(crate) fn can_secure_discard(device: &File) -> bool {
-    discard_range(device, 1, 1, true).is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::{Read, Write};
-    use std::os::fd::OwnedFd;
+    use std::os::fd::{AsRawFd, OwnedFd};
 
+    use ring_proto::shared::PAGE_SIZE;
     use rustix::event::{EventfdFlags, eventfd};
 
     use super::*;
+    use crate::io::PrivatePages;
 
     struct Rig {
         engine: Engine,
@@ -684,7 +540,7 @@ mod tests {
     fn adjacent_pages_make_one_piece_and_fixed_memory_is_recognised() {
         let mut rig = rig();
         let page = |index| rig.memory.page(index).unwrap();
-        rig.engine.use_memory(rig.memory.memory).unwrap();
+        rig.engine.use_memory(rig.memory.region()).unwrap();
         rig.engine.clear(1);
         for index in [0, 1, 2, 5, 6] {
             rig.engine.add(1, page(index));
@@ -705,7 +561,7 @@ mod tests {
         for register in [false, true] {
             let mut rig = rig();
             if register {
-                rig.engine.use_memory(rig.memory.memory).unwrap();
+                rig.engine.use_memory(rig.memory.region()).unwrap();
             }
             let page = |index| rig.memory.page(index).unwrap();
             page(0).copy_in(0, &[7; PAGE_SIZE]);
@@ -749,10 +605,10 @@ mod tests {
         let mut rig = rig();
         let pages = (3 * BUFFER_LEN - PAGE_SIZE) / PAGE_SIZE;
         let memory = PrivatePages::new(pages).unwrap();
-        rig.engine.use_memory(memory.memory).unwrap();
+        rig.engine.use_memory(memory.region()).unwrap();
         let buffer = |rig: &mut Rig, offset, len| {
             rig.engine.clear(0);
-            rig.engine.add(0, memory.memory.part(offset, len).unwrap());
+            rig.engine.add(0, memory.region().part(offset, len).unwrap());
             rig.engine.vectors[0].buffer
         };
         assert_eq!(buffer(&mut rig, 2 * BUFFER_LEN, BUFFER_LEN - PAGE_SIZE), Buffer::Fixed(2));

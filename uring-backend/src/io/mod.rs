@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The io_uring of a queue, and the memory that the kernel reaches through it. All `unsafe` of the crate is here.
+//!
+//! What is handed to the kernel stays valid until its completion, by these rules:
+//!
+//! * A [`Region`] is mapped as long as any copy of it is in use ([`Region::new`]); the kernel's use counts. A queue
+//!   keeps the mapping of each page until the request that uses it is done, and drops its engine first.
+//! * Vectors, and the buffers that events are read into, belong to the [`Engine`] and do not move.
+//! * Dropping the engine cancels what can be cancelled and waits for everything else.
+#![allow(unsafe_code)]
+
+mod engine;
+mod memory;
+mod waiter;
+
+pub(crate) use engine::{Completion, Descriptors, Direction, Engine, ImageFile, Source, Token};
+pub(crate) use memory::{AlignedPage, PrivatePages, can_secure_discard, discard_range};
+pub(crate) use waiter::Waiter;
