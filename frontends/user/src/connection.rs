@@ -22,8 +22,8 @@ use crate::disk::Settings;
 use crate::shared::{Link, Phase, Shared, consume};
 use crate::{Error, Options};
 
-/// How long a backend gets to notice that its frontend closes.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a backend gets to notice that its frontend closes. Pages that it holds mapped afterwards stay granted.
+const FAREWELL: Duration = Duration::from_millis(200);
 
 /// Pages for the segments of indirect requests, for each queue. When all are in use, requests are direct.
 const INDIRECT_PAGES: usize = 8 * MAX_INDIRECT_PAGES;

@@ -33,8 +33,9 @@ pub struct Settings {
 /// A virtual disk that is connected, or will be again. Dropping it closes it; its queues fail then.
 ///
 /// ```no_run
-/// # fn main() -> Result<(), frontend_user::Error> {
-/// # let client: std::sync::Arc<dyn hypervisor_client::Client> = todo!();
+/// # use std::sync::Arc;
+/// # use hypervisor_client::Client;
+/// # fn first_sectors(client: Arc<dyn Client>) -> Result<(), frontend_user::Error> {
 /// use frontend_user::{Disk, Operation, Options};
 ///
 /// let mut disk = Disk::connect(client, 51712, Options::default())?;

@@ -37,7 +37,7 @@ static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn a_batch_costs_one_publication_and_nothing_else() {
-    const BATCHES: u64 = 200;
+    const BATCHES: u64 = 50;
     const DEPTH: u64 = 32;
     let world = World::new();
     let mut backend = Backend::offer(&world, FEATURES, Geometry::new(1 << 15));

@@ -287,19 +287,21 @@ impl Backend {
     /// Does a request to a disk in memory.
     pub fn perform(&self, request: &Request, disk: &mut [u8]) -> Status {
         let Request::Rw(rw) = request else { return Status::Okay };
+        let segments = self.segments(&rw.segments);
+        let grefs: Vec<_> = segments.iter().map(Segment::gref).collect();
+        let pages = self.client.map(FRONT, &grefs, Access::ReadWrite).unwrap();
         let mut at = rw.sector as usize * 512;
-        for segment in self.segments(&rw.segments) {
+        for (page, segment) in segments.iter().enumerate() {
             let Some(range) = disk.get_mut(at..at + segment.byte_len()) else {
                 return Status::Error;
             };
-            let mapping = self.client.map(FRONT, &[segment.gref()], Access::ReadWrite).unwrap();
+            let offset = page * PAGE_SIZE + segment.offset();
             match rw.op {
-                RwOp::Read => mapping.region().copy_in(segment.offset(), range),
-                _ => mapping.region().copy_out(segment.offset(), range),
+                RwOp::Read => pages.region().copy_in(offset, range),
+                _ => pages.region().copy_out(offset, range),
             }
             at += segment.byte_len();
         }
-        assert!(at % PAGE_SIZE % 512 == 0);
         Status::Okay
     }
 
