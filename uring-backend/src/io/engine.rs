@@ -171,17 +171,15 @@ unsafe impl Send for Engine {}
 
 impl Engine {
     /// An engine for `slots` requests. To be made on the thread that uses it.
-    ///
-    /// `polls` says that completions are looked for between the calls of [`enter`](Self::enter), so they have to come
-    /// without one. Who only ever waits for them gets them cheaper.
-    pub(crate) fn new(slots: u32, polls: bool, files: Descriptors) -> io::Result<Self> {
+    pub(crate) fn new(slots: u32, files: Descriptors) -> io::Result<Self> {
         let entries = (slots + 2 * SOURCES.len() as u32 + 2).next_power_of_two();
-        let mut builder = IoUring::builder();
-        if !polls {
-            builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
-        }
-        // Before 6.1 there is no deferred task work.
-        let ring = builder.build(entries).or_else(|_| IoUring::new(entries))?;
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .build(entries)
+            // Before 6.1 there is no deferred task work.
+            .or_else(|_| IoUring::new(entries))?;
         ring.submitter().register_files(&[
             files.direct,
             files.buffered,
@@ -498,16 +496,11 @@ mod tests {
     }
 
     fn rig() -> Rig {
-        rig_that(false)
-    }
-
-    fn rig_that(polls: bool) -> Rig {
         let image = tempfile::tempfile().unwrap();
         let [event, doorbell, control, helper] =
             [(); 4].map(|()| eventfd(0, EventfdFlags::CLOEXEC).unwrap());
         let engine = Engine::new(
             4,
-            polls,
             Descriptors {
                 direct: image.as_raw_fd(),
                 buffered: image.as_raw_fd(),
@@ -642,19 +635,5 @@ mod tests {
         rig.engine.read(Source::Control);
         assert!(rig.engine.enter(true, Some(Duration::ZERO)).unwrap());
         drop(rig.engine);
-    }
-
-    #[test]
-    fn whoever_polls_gets_completions_without_a_call() {
-        let mut rig = rig_that(true);
-        rig.engine.read(Source::Event);
-        assert!(!rig.engine.enter(false, None).unwrap(), "nobody waits for that yet");
-        assert!(rig.engine.enter(true, Some(Duration::ZERO)).unwrap());
-        rustix::io::write(&rig.event, &1u64.to_ne_bytes()).unwrap();
-        let end = std::time::Instant::now() + Duration::from_secs(20);
-        while !rig.engine.ready() {
-            assert!(std::time::Instant::now() < end);
-        }
-        assert_eq!(rig.engine.next().unwrap().token, Token::Source(Source::Event));
     }
 }

@@ -174,8 +174,7 @@ impl Queue {
             helper: helper_wake.as_raw_fd(),
         };
         let polling = Polling::new(parts.poll);
-        let engine =
-            Engine::new(slots, polling.on(), descriptors).map_err(system("io_uring_setup"))?;
+        let engine = Engine::new(slots, descriptors).map_err(system("io_uring_setup"))?;
         let pages =
             PeerPages::new(parts.client.clone(), parts.peer, parts.persistent, parts.stats.clone())
                 .map_err(system("mmap"))?;
@@ -308,7 +307,9 @@ impl Queue {
             // Submits what there is; more is there to take.
             return self.enter(false, None);
         }
-        if window > 0 {
+        let began = nanos(self.clock.elapsed());
+        let idle = self.in_flight() == 0;
+        if idle && window > 0 {
             self.enter(false, None)?;
             if self.look(window)? {
                 return self.enter(false, None);
@@ -326,12 +327,13 @@ impl Queue {
             }
             None => self.pages.releasable().then_some(IDLE),
         };
-        let began = nanos(self.clock.elapsed());
         self.enter(true, timeout)?;
-        let slept = nanos(self.clock.elapsed()) - began;
-        self.polling.slept(slept);
-        if until.is_none() && slept >= nanos(IDLE) && self.in_flight() == 0 {
-            self.pages.release();
+        if idle && until.is_none() {
+            let waited = nanos(self.clock.elapsed()) - began;
+            self.polling.waited(waited);
+            if waited >= nanos(IDLE) {
+                self.pages.release();
+            }
         }
         Ok(())
     }
