@@ -278,7 +278,12 @@ impl Control {
         let segments = offered.indirect_segments(wanted).unwrap_or(0);
         for link in &mut self.links {
             if segments > 0 {
-                let pages = self.client.grant(domain, INDIRECT_PAGES, Access::ReadOnly);
+                // A backend maps persistent grants for writing, whatever it uses them for.
+                let access = match self.settings.persistent {
+                    true => Access::ReadWrite,
+                    false => Access::ReadOnly,
+                };
+                let pages = self.client.grant(domain, INDIRECT_PAGES, access);
                 link.indirect =
                     Some(pages.map_err(|error| Error::host(self.directory.clone(), error))?);
             }

@@ -359,6 +359,8 @@ impl Queue {
             if self.is_ready() || self.shared.generation() != self.generation {
                 return true;
             }
+            // The backend may need the CPU to answer.
+            std::thread::yield_now();
         }
         false
     }

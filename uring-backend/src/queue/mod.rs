@@ -353,6 +353,8 @@ impl Queue {
             if nanos(self.clock.elapsed()) >= end {
                 return Ok(false);
             }
+            // What this queue waits for may need the CPU: a frontend, or a kernel thread that serves the disk.
+            std::thread::yield_now();
         }
     }
 
