@@ -22,6 +22,10 @@ use crate::stop::Stop;
 /// How long the frontends have to close their ends once the backend is told to stop.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
 
+/// Most events of xenstore between two looks at everything else, so that a frontend that writes its state all the time
+/// keeps the backend from nothing.
+const EVENTS: usize = 1024;
+
 /// Tokens of watches.
 mod token {
     pub(super) const OWN: &str = "own";
@@ -127,15 +131,13 @@ impl Control {
         let mut due = Due { list: true, ..Due::default() };
         let mut checked = Instant::now();
         loop {
-            // Any call to the store may have brought events.
-            loop {
-                while let Some(event) = self.context.store.pending_event()? {
-                    self.note(&event, &mut due);
-                }
-                if !self.work(&mut due)? {
-                    break;
-                }
+            let mut busy = false;
+            for number in 1..=EVENTS {
+                let Some(event) = self.context.store.pending_event()? else { break };
+                self.note(&event, &mut due);
+                busy = number == EVENTS;
             }
+            busy |= self.work(&mut due)?;
             if self.context.stopping && self.devices.is_empty() {
                 return Ok(());
             }
@@ -145,7 +147,11 @@ impl Control {
                 }
                 return Ok(());
             }
-            let readable = waiter.wait(self.timeout(checked)).map_err(failed)?;
+            // Any call to the store may have brought events, which nothing to wait for tells of.
+            let timeout = if busy { Some(Duration::ZERO) } else { self.timeout(checked) };
+            let readable = waiter.wait(timeout).map_err(failed)?;
+            let paused = self.devices.iter().filter(|(_, device)| device.pause().is_some());
+            due.devices.extend(paused.map(|(id, _)| *id));
             if readable & WAKE != 0 {
                 // It is only a signal; what it is about stands in the channel.
                 let _ = rustix::io::read(wake, &mut [0; 8]);
@@ -177,7 +183,8 @@ impl Control {
         let check = self.context.options.check().filter(|_| !self.devices.is_empty());
         let check = check.map(|period| period.saturating_sub(checked.elapsed()));
         let stop = self.stop_at.map(|at| at.saturating_duration_since(Instant::now()));
-        check.into_iter().chain(stop).min()
+        let pauses = self.devices.values().filter_map(Device::pause);
+        check.into_iter().chain(stop).chain(pauses).min()
     }
 
     /// Looks at what changes without a word: sizes of images, and images that could not be opened.
@@ -232,12 +239,12 @@ impl Control {
         if all || domains {
             devices.extend(self.devices.keys());
         }
+        let any = list || !limits.is_empty() || !devices.is_empty();
         for id in limits {
             if let Some(device) = self.devices.get_mut(&id) {
                 device.reread_limits(&self.context);
             }
         }
-        let any = list || !devices.is_empty();
         for id in devices {
             let Some(device) = self.devices.get_mut(&id) else { continue };
             if device.step(&self.context) == Progress::Done {
@@ -266,9 +273,14 @@ impl Control {
                 continue;
             }
             let path = format!("{}/{}/{}", self.home, id.frontend, id.device);
-            match Device::found(id, path, &self.context.store) {
+            // A path that cannot be watched, or one watch too many, concerns this device only.
+            let found = Device::found(id, path, &self.context.store).and_then(|device| {
+                let store = &self.context.store;
+                store.watch(&device.frontend_state_path(), &frontend_token(id))?;
+                Ok(device)
+            });
+            match found {
                 Ok(device) => {
-                    self.context.store.watch(&device.frontend_state_path(), &frontend_token(id))?;
                     self.devices.insert(id, device);
                     new.push(id);
                 }

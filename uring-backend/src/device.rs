@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use hypervisor_client::store::Store;
 use hypervisor_client::{Access, Client, Error};
@@ -22,6 +23,13 @@ use crate::options::Options;
 use crate::queue::{Disk, Queue, QueueControl, QueueError, QueueParts};
 use crate::report::DiskReport;
 use crate::stats::QueueStats;
+
+/// How long whoever holds an image has to let go of it before that is an error. A connection that ends, and a process
+/// that was killed, keep theirs until the kernel has finished with the last of their I/O.
+const HELD_TIME: Duration = Duration::from_secs(2);
+
+/// How long to wait before the image is tried again, until then.
+const HELD_PAUSE: Duration = Duration::from_millis(20);
 
 /// Which device: its frontend's domain and its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,12 +108,14 @@ pub(crate) struct Device {
     handshake: Backend,
     serving: Option<Serving>,
     queues: Vec<QueueThread>,
-    /// A page of a ring, to find out whether the frontend's domain is still there.
+    /// A page of a ring, until the connection is closed, to find out whether the frontend's domain is still there.
     ring_page: Option<GrantRef>,
     /// It is not.
     frontend_gone: bool,
     /// It cannot be offered as the toolstack described it. That is tried again; the frontend is not involved yet.
     stuck: bool,
+    /// Since when its image is held by somebody who may be about to let go of it.
+    held: Option<Instant>,
     /// What was said last to be wrong, so as not to say it again.
     complaint: Option<String>,
 }
@@ -134,6 +144,7 @@ impl Device {
             ring_page: None,
             frontend_gone: false,
             stuck: false,
+            held: None,
             complaint: None,
         })
     }
@@ -147,12 +158,26 @@ impl Device {
     pub(crate) fn step(&mut self, context: &Context) -> Progress {
         match self.try_step(context) {
             Ok(progress) => progress,
+            Err(DeviceError::Image(error @ ImageError::InUse { .. })) if self.may_be_let_go() => {
+                log::debug!("{}: {error}: waiting for it", self.name);
+                Progress::Waits
+            }
             Err(error) => {
                 self.complain(context, &error);
                 self.close_after_error(context);
                 Progress::Waits
             }
         }
+    }
+
+    /// Whether to wait quietly for an image that is in use.
+    fn may_be_let_go(&mut self) -> bool {
+        self.stuck && self.held.get_or_insert_with(Instant::now).elapsed() < HELD_TIME
+    }
+
+    /// How soon to step again although nothing happened.
+    pub(crate) fn pause(&self) -> Option<Duration> {
+        self.held.filter(|held| self.stuck && held.elapsed() < HELD_TIME).map(|_| HELD_PAUSE)
     }
 
     fn try_step(&mut self, context: &Context) -> Result<Progress, DeviceError> {
@@ -175,7 +200,7 @@ impl Device {
                 BackendWork::Advertise => {
                     self.stuck = true;
                     self.advertise(context)?;
-                    self.stuck = false;
+                    (self.stuck, self.held) = (false, None);
                 }
                 BackendWork::Connect => self.connect(context)?,
                 BackendWork::Disconnect => {
@@ -210,7 +235,7 @@ impl Device {
         log::debug!("{}: {to}", self.name);
         match to {
             State::Connected => self.complaint = None,
-            State::Closed => self.frontend_gone = false,
+            State::Closed => (self.frontend_gone, self.ring_page) = (false, None),
             _ => {}
         }
         Ok(())
@@ -444,7 +469,7 @@ impl Device {
     /// Finds out whether the frontend's domain died: its pages cannot be mapped then. Its state in xenstore would stay
     /// as it is.
     pub(crate) fn check_frontend(&mut self, context: &Context) {
-        let Some(page) = self.ring_page.filter(|_| !self.queues.is_empty()) else { return };
+        let Some(page) = self.ring_page else { return };
         let domain = DomId(self.id.frontend);
         if let Err(error) = context.client.map(domain, &[page], Access::ReadOnly) {
             log::info!("{}: the frontend is gone: {error}", self.name);

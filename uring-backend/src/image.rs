@@ -11,7 +11,6 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use ring_proto::blkif::SECTOR_SIZE;
 use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, StatxFlags};
@@ -342,37 +341,21 @@ fn lock(path: &Path, file: &File, read_only: bool) -> Result<(), ImageError> {
     } else {
         FlockOperation::NonBlockingLockExclusive
     };
-    let mut tries = 0;
-    loop {
-        match rustix::fs::flock(file, operation) {
-            Ok(()) => return Ok(()),
-            Err(Errno::WOULDBLOCK) => {}
-            Err(error) => return Err(io_error(path, "lock", error.into())),
-        }
-        let holder = holder(file);
-        tries += 1;
-        // The kernel ends a killed process's io_uring, and with it the lock, a little after the process itself.
-        if tries < DYING_TRIES
-            && holder.is_none_or(|pid| !Path::new(&format!("/proc/{pid}")).exists())
-        {
-            std::thread::sleep(DYING_PAUSE);
-            continue;
-        }
-        let holder = match holder {
-            None => "another process".into(),
-            Some(pid) if pid == std::process::id() => "another disk of this process".into(),
-            Some(pid) => {
-                let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-                format!("process {pid} ({})", name.trim_end())
-            }
-        };
-        return Err(ImageError::InUse { path: path.to_owned(), holder });
+    match rustix::fs::flock(file, operation) {
+        Ok(()) => return Ok(()),
+        Err(Errno::WOULDBLOCK) => {}
+        Err(error) => return Err(io_error(path, "lock", error.into())),
     }
+    let holder = match holder(file) {
+        None => "another process".into(),
+        Some(pid) if pid == std::process::id() => "another disk of this process".into(),
+        Some(pid) => {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            format!("process {pid} ({})", name.trim_end())
+        }
+    };
+    Err(ImageError::InUse { path: path.to_owned(), holder })
 }
-
-/// How often to try again for a lock whose holder is no more, and how long to pause in between.
-const DYING_TRIES: u32 = 50;
-const DYING_PAUSE: Duration = Duration::from_millis(10);
 
 /// Who has the file locked, from `/proc/locks`: lines such as
 /// `1: FLOCK  ADVISORY  WRITE 4242 fd:01:131102 0 EOF`.

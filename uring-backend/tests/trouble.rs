@@ -131,6 +131,52 @@ fn a_frontend_that_publishes_nonsense_is_told() {
     rig.await_back_state(State::Closing);
 }
 
+/// One that writes its state all the time keeps nobody else waiting.
+#[test]
+fn a_flood_of_state_changes_does_not_hold_the_backend_up() {
+    let rig = Rig::new();
+    let stats = rig.dir.path().join("stats");
+    let _backend = rig.start(Options { stats: Some(stats.clone()), ..Options::default() });
+    rig.plug(&rig.image("disk", MIB), &[]);
+    rig.await_back_state(State::InitWait);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let store = rig.toolstack_again();
+            let over = &over;
+            scope.spawn(move || {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    store.write(&format!("{}/state", VBD.frontend_path()), "1").unwrap();
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            tell.send(uring_backend::fetch_stats(&stats, uring_backend::Format::Json)).unwrap();
+        });
+        let answer = told.recv_timeout(Duration::from_secs(5));
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(answer.expect("no answer in five seconds").unwrap().contains("51712"));
+    });
+}
+
+/// Its state stays as it was, and its rings are gone: only the hypervisor tells that its domain is.
+#[test]
+fn an_image_is_free_once_a_frontend_that_misbehaved_is_dead() {
+    let rig = Rig::new();
+    let _backend = rig.start(Options::default());
+    let image = rig.image("disk", MIB);
+    rig.plug(&image, &[]);
+    let mut hostile = Frontend::connect(&rig, Wanted::default());
+    hostile.queues[0].ring_memory().store_release(0, 5000);
+    hostile.queues[0].channel.notify().unwrap();
+    rig.await_error();
+    rig.await_back_state(State::Closing);
+    hostile.crash();
+    rig.await_back_state(State::Closed);
+}
+
 // ---- images and keys that are not right ----
 
 /// The error names the thing; once it is put right, the disk is served.
@@ -181,6 +227,22 @@ fn a_second_backend_for_an_image_waits_for_the_first() {
     is_told_then_served(&rig, &["disk: in use by another disk of this process"], || drop(held));
 }
 
+/// Whoever held the image is often about to let go: a disk that moves to another domain, a backend that was killed. That
+/// is waited for quietly, also when nobody looks at sizes.
+#[test]
+fn an_image_that_is_soon_let_go_is_no_error() {
+    let rig = Rig::new();
+    let image = rig.image("disk", MIB);
+    let held = uring_backend::image::Image::open(&image, Default::default()).unwrap();
+    let _backend = rig.start(Options { check: 0, ..Options::default() });
+    rig.plug(&image, &[]);
+    std::thread::sleep(Duration::from_millis(100));
+    drop(held);
+    rig.await_back_state(State::InitWait);
+    let error = VBD.backend_path().replace("/backend/", "/error/backend/") + "/error";
+    assert_eq!(rig.toolstack.try_read(&error).unwrap(), None);
+}
+
 #[test]
 fn a_key_of_the_wrong_type_is_named() {
     let rig = Rig::new();
@@ -189,6 +251,20 @@ fn a_key_of_the_wrong_type_is_named() {
     is_told_then_served(&rig, &["iops-limit = \"fast\" is not an unsigned decimal number"], || {
         rig.write_back_key("iops-limit", "0");
     });
+}
+
+/// A device whose frontend's directory is nonsense is not served, and all others are.
+#[test]
+fn a_path_that_cannot_be_watched_concerns_one_device_only() {
+    let rig = Rig::new();
+    let bad = Vbd { device: 51728, ..VBD };
+    let backend = rig.start(Options::default());
+    rig.toolstack.write(&format!("{}/frontend", bad.backend_path()), "no // path").unwrap();
+    rig.plug_as(VBD, &rig.image("disk", MIB), &[]);
+    let mut front = Frontend::connect(&rig, Wanted::default());
+    assert_eq!(front.queues[0].read(0, 8).unwrap(), pattern(0, 4096));
+    drop(front);
+    backend.end().unwrap();
 }
 
 #[test]
