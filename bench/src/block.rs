@@ -77,7 +77,7 @@ pub fn slice<T: Target + Send>(
 ///
 /// # Errors
 ///
-/// As [`slice`].
+/// As [`slice()`].
 pub fn pairs(
     job: &Job,
     count: usize,

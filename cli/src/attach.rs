@@ -36,7 +36,7 @@ impl Which {
 
     fn store(&self) -> anyhow::Result<Store> {
         let advice = || format!("is `causeway hosted --dir {}` running?", self.dir.display());
-        Store::connect(&self.dir.join("xenstored.sock")).with_context(advice)
+        Store::connect(self.dir.join("xenstored.sock")).with_context(advice)
     }
 }
 

@@ -3,13 +3,14 @@
 //! The commands that run until they are told to stop.
 
 use std::path::PathBuf;
-use std::sync::mpsc;
 
+use anyhow::Context;
 use clap::Args;
 use frontend_user::load::{self, Job, Progress, QueueTarget};
 use frontend_user::{Disk, nbd};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use uring_backend::Format;
 
 use crate::domain::Domain;
 
@@ -50,6 +51,34 @@ impl Backend {
     }
 }
 
+/// Options of `causeway stats`.
+#[derive(Args)]
+pub struct Stats {
+    /// The backend's `--stats` socket
+    #[arg(long)]
+    socket: PathBuf,
+    /// Print one JSON array
+    #[arg(long)]
+    json: bool,
+    /// Print the text format of Prometheus
+    #[arg(long, conflicts_with = "json")]
+    prometheus: bool,
+}
+
+impl Stats {
+    /// Prints a line for each queue.
+    pub fn run(&self) -> anyhow::Result<()> {
+        let format = match (self.json, self.prometheus) {
+            (true, _) => Format::Json,
+            (_, true) => Format::Prometheus,
+            _ => Format::Table,
+        };
+        let advice = || format!("is `causeway backend --stats {}` running?", self.socket.display());
+        println!("{}", uring_backend::fetch_stats(&self.socket, format).with_context(advice)?);
+        Ok(())
+    }
+}
+
 /// A disk of the domain.
 #[derive(Args)]
 struct Device {
@@ -83,15 +112,8 @@ impl Nbd {
     pub fn run(&self) -> anyhow::Result<()> {
         let server = nbd::Server::start(self.device.connect()?, &self.options)?;
         println!("serving at {}", server.listen());
-        let (sender, ended) = mpsc::channel();
-        let on_signal = sender.clone();
-        at_the_end(move || {
-            let _ = on_signal.send(Ok(()));
-        })?;
-        std::thread::spawn(move || {
-            let _ = sender.send(server.wait());
-        });
-        Ok(ended.recv()??)
+        at_the_end(server.stopper())?;
+        Ok(server.wait()?)
     }
 }
 

@@ -30,6 +30,8 @@ enum Command {
     Hosted(daemons::Hosted),
     /// Serve the block devices of this domain from images, on io_uring
     Backend(daemons::Backend),
+    /// Show what a backend has done
+    Stats(daemons::Stats),
     /// Plug a disk into a domain
     BlockAttach(attach::Attach),
     /// Unplug a disk from a domain
@@ -48,6 +50,7 @@ fn main() {
         Command::Demo(options) => demo::run(&options),
         Command::Hosted(options) => options.run(),
         Command::Backend(options) => options.run(),
+        Command::Stats(options) => options.run(),
         Command::BlockAttach(options) => options.run(),
         Command::BlockDetach(options) => options.run(),
         Command::Nbd(options) => options.run(),

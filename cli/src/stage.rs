@@ -89,7 +89,7 @@ impl Stage {
     ///
     /// When the store refuses.
     pub fn attach(&self, device: u32, image: &Path, read_only: bool) -> anyhow::Result<()> {
-        let store = Store::connect(&self.dir().join("xenstored.sock"))?;
+        let store = Store::connect(self.dir().join("xenstored.sock"))?;
         let image = image.to_str().context("the image's path is not UTF-8")?;
         let mut config =
             VbdConfig::new(Vbd { frontend: FRONTEND, backend: BACKEND, device }, image);

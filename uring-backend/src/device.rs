@@ -467,7 +467,7 @@ impl Device {
     }
 
     /// Finds out whether the frontend's domain died: its pages cannot be mapped then. Its state in xenstore would stay
-    /// as it is.
+    /// as it is, also while this end waits for it to close.
     pub(crate) fn check_frontend(&mut self, context: &Context) {
         let Some(page) = self.ring_page else { return };
         let domain = DomId(self.id.frontend);

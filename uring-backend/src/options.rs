@@ -9,6 +9,7 @@ use ring_proto::xenbus::vbd::MAX_QUEUES;
 
 /// What a backend offers its frontends, and how it serves them.
 #[derive(Args, Clone, Debug)]
+#[group(skip)]
 pub struct Options {
     /// Most queues of a disk, each with a thread of its own
     #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=MAX_QUEUES as i64))]

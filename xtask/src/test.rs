@@ -32,16 +32,9 @@ type Step = (&'static str, fn(&Options) -> Result<()>);
 
 const STEPS: &[Step] = &[
     ("packages", |_| packages::ensure()),
-    ("format", |_| command::run(cargo().args(["fmt", "--all", "--check"]))),
+    ("format", |_| in_both_workspaces(&["fmt", "--all"], &["--check"])),
     ("lints", |_| {
-        command::run(cargo().args([
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ]))
+        in_both_workspaces(&["clippy", "--workspace", "--all-targets"], &["--", "-D", "warnings"])
     }),
     ("documentation", |_| documentation()),
     ("tests", |_| command::run(cargo().args(["test", "--workspace", "--no-fail-fast"]))),
@@ -80,6 +73,13 @@ pub fn run(options: &Options) -> Result<()> {
         (_, 0) => Ok(()),
         _ => std::process::exit(1),
     }
+}
+
+/// Runs cargo in this workspace and in that of the fuzz targets.
+fn in_both_workspaces(command: &[&str], rest: &[&str]) -> Result<()> {
+    command::run(cargo().args(command).args(rest))?;
+    let fuzz = ["--manifest-path", "ring-proto/fuzz/Cargo.toml"];
+    command::run(cargo().args(command).args(fuzz).args(rest))
 }
 
 fn documentation() -> Result<()> {

@@ -88,9 +88,10 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     stage.attach(SCRATCH, &scratch, false)?;
     say.line("a hypervisor, a backend domain and a frontend domain run as three processes");
 
-    let mut checks = Vec::new();
-    checks.push(say.check(copy::compare(&client, &file_system, folder.path(), &say)?));
-    checks.push(say.check(survive::writes(&mut stage, &client, &say)?));
+    let checks = vec![
+        say.check(copy::compare(&client, &file_system, folder.path(), &say)?),
+        say.check(survive::writes(&mut stage, &client, &say)?),
+    ];
     let measurements = measure::against_raw(&stage, &client, &scratch, &say)?;
 
     let seconds = start.elapsed().as_secs_f64();

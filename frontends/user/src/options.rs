@@ -7,6 +7,7 @@ use ring_proto::xenbus::vbd::FrontendSettings;
 
 /// What a frontend wants of its backend, at most, and how it works.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct Options {
     /// Queues, each with its own ring and thread
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]

@@ -100,7 +100,9 @@ impl<'a, T: Target> Worker<'a, T> {
     /// done in any case: a thread that began late has something to show too.
     pub fn load(&mut self, start: Instant) -> io::Result<()> {
         let cpu = thread_time();
-        let mut left = self.job.count.unwrap_or(u64::MAX);
+        let progress = self.progress;
+        let stopped = || progress.stop.load(Relaxed);
+        let mut left = if stopped() { 0 } else { self.job.count.unwrap_or(u64::MAX) };
         let mut now = Instant::now();
         loop {
             while left > 0 {
@@ -114,7 +116,7 @@ impl<'a, T: Target> Worker<'a, T> {
             }
             self.complete()?;
             now = Instant::now();
-            if now.duration_since(start) >= self.job.time || self.progress.stop.load(Relaxed) {
+            if now.duration_since(start) >= self.job.time || stopped() {
                 left = 0;
             }
         }

@@ -62,6 +62,8 @@ impl fmt::Display for Listen {
 
 /// What to serve where.
 #[derive(Clone, Debug, clap::Args)]
+// All options may stand in one command.
+#[group(skip)]
 pub struct Options {
     /// Path of a Unix socket, or a loopback address and port
     #[arg(long, value_name = "SOCKET")]
@@ -128,7 +130,13 @@ impl Server {
         &self.disk
     }
 
-    /// Waits until the disk fails.
+    /// A function that ends the server: [`wait`](Self::wait) returns then.
+    pub fn stopper(&self) -> impl Fn() + Send + 'static {
+        let inboxes = self.inboxes.clone();
+        move || inboxes.iter().for_each(|inbox| inbox.stop())
+    }
+
+    /// Waits until the disk fails, or the server is told to end, and closes the disk.
     ///
     /// # Errors
     ///
