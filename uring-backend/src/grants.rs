@@ -17,6 +17,11 @@ const NONE: u32 = u32::MAX;
 /// A grant may be dropped for another when so many times the limit were used since.
 const STALE_AFTER: u64 = 4;
 
+/// Ticks of the table's clock for the use of a mapped grant. One that is not mapped is one tick: a frontend that went
+/// over to other grants altogether gets those mapped in the end, while one that goes round more grants than the limit,
+/// and will come back to each, has nothing dropped.
+const USE: u64 = 16;
+
 /// Spreads grant references, which are small numbers close together. A frontend that picks them to collide slows down
 /// its own queue.
 #[derive(Default)]
@@ -58,7 +63,7 @@ pub(crate) struct GrantTable<M> {
     limit: usize,
     newest: u32,
     oldest: u32,
-    /// Uses so far.
+    /// Uses so far, in ticks.
     clock: u64,
     evicted: u64,
 }
@@ -91,8 +96,11 @@ impl<M> GrantTable<M> {
     /// Begins a use of a grant, if it is mapped.
     #[inline]
     pub(crate) fn get(&mut self, gref: GrantRef) -> Option<u32> {
-        let index = *self.places.get(&gref)?;
-        self.clock += 1;
+        let Some(&index) = self.places.get(&gref) else {
+            self.clock += 1;
+            return None;
+        };
+        self.clock += USE;
         if self.newest != index {
             self.unlink(index);
             self.link_newest(index);
@@ -126,12 +134,12 @@ impl<M> GrantTable<M> {
     fn stale(&self) -> Option<u32> {
         let oldest = self.entries.get(self.oldest as usize)?;
         let age = self.clock - oldest.used_at;
-        (oldest.users == 0 && age > STALE_AFTER * self.limit as u64).then_some(self.oldest)
+        (oldest.users == 0 && age > STALE_AFTER * USE * self.limit as u64).then_some(self.oldest)
     }
 
     /// Adds a grant that was not there, and begins a use of it. To be called when there [is room](Self::has_room).
     pub(crate) fn insert(&mut self, gref: GrantRef, mapping: M) -> Option<u32> {
-        self.clock += 1;
+        self.clock += USE;
         let entry =
             Entry { gref, mapping, users: 1, used_at: self.clock, newer: NONE, older: NONE };
         let index = if self.entries.len() < self.limit {
@@ -223,6 +231,38 @@ mod tests {
         assert_eq!((refs(&table), table.evicted()), (vec![3, 2], 1));
     }
 
+    /// Uses `grefs` in turn, `rounds` times. Returns how many of these uses found their grant mapped.
+    fn go_round(table: &mut GrantTable<()>, grefs: std::ops::Range<u32>, rounds: usize) -> usize {
+        let mut mapped = 0;
+        for gref in (0..rounds).flat_map(|_| grefs.clone()).map(GrantRef) {
+            let index = match table.get(gref) {
+                Some(index) => {
+                    mapped += 1;
+                    Some(index)
+                }
+                None if table.has_room() => table.insert(gref, ()),
+                None => None,
+            };
+            index.into_iter().for_each(|index| table.put(index));
+        }
+        mapped
+    }
+
+    #[test]
+    fn a_frontend_that_goes_over_to_other_grants_gets_them_mapped() {
+        let mut table = GrantTable::new(8);
+        go_round(&mut table, 0..8, 10);
+        go_round(&mut table, 8..16, 100);
+        assert_eq!((go_round(&mut table, 8..16, 1), table.evicted()), (8, 8));
+    }
+
+    #[test]
+    fn going_round_more_grants_than_the_limit_drops_none() {
+        let mut table = GrantTable::new(8);
+        assert_eq!(go_round(&mut table, 0..80, 101), 8 * 100);
+        assert_eq!(table.evicted(), 0);
+    }
+
     #[test]
     fn a_grant_in_use_stays_however_old() {
         let mut table = GrantTable::new(2);
@@ -241,8 +281,10 @@ mod tests {
         fn behaves_like_a_list(limit in 1usize..6, uses in prop::collection::vec(1u32..12, 0..300)) {
             let mut table = GrantTable::new(limit);
             let mut model: Vec<(u32, u64)> = Vec::new();
-            for (clock, gref) in (1u64..).zip(uses) {
+            let mut clock = 0;
+            for gref in uses {
                 if let Some(at) = model.iter().position(|entry| entry.0 == gref) {
+                    clock += USE;
                     model.remove(at);
                     model.insert(0, (gref, clock));
                     let index = table.get(GrantRef(gref)).unwrap();
@@ -250,18 +292,18 @@ mod tests {
                     table.put(index);
                 } else {
                     prop_assert!(table.get(GrantRef(gref)).is_none());
+                    clock += 1;
                     let full = model.len() == limit;
-                    let stale = full && clock - 1 - model[limit - 1].1 > STALE_AFTER * limit as u64;
+                    let stale = full && clock - model[limit - 1].1 > STALE_AFTER * USE * limit as u64;
                     prop_assert_eq!(table.has_room(), !full || stale);
                     if stale {
                         model.pop();
                     }
                     if !full || stale {
+                        clock += USE;
                         model.insert(0, (gref, clock));
                         let index = table.insert(GrantRef(gref), gref).unwrap();
                         table.put(index);
-                    } else {
-                        table.clock += 1;
                     }
                 }
                 let order: Vec<_> = model.iter().map(|entry| entry.0).collect();

@@ -74,3 +74,31 @@ impl Drop for Helper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+    use crate::image::OpenOptions;
+
+    /// A file takes no such ioctls, which shows that they arrive at it and what comes of them arrives here.
+    #[test]
+    fn each_job_is_done_and_told() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 20).unwrap();
+        let image = Arc::new(Image::open(file.path(), OpenOptions::default()).unwrap());
+        assert!(!crate::io::can_secure_discard(image.buffered()));
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
+        let helper = Helper::start(image, wake.clone()).unwrap();
+        for (slot, secure) in [(7, false), (3, true)] {
+            assert!(helper.submit(DiscardJob { slot, offset: 0, len: 4096, secure }));
+        }
+        let mut finished = Vec::new();
+        while finished.len() < 2 {
+            assert_eq!(rustix::io::read(&wake, &mut [0; 8]), Ok(8), "waits for it to be told");
+            finished.extend(helper.finished());
+        }
+        assert_eq!(finished, [(7, -libc::ENOTTY), (3, -libc::ENOTTY)]);
+    }
+}

@@ -5,11 +5,14 @@
 
 mod rig;
 
+use std::collections::HashMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rig::{Frontend, Rig, VBD, Wanted, pattern};
 use ring_proto::blkif::{Discard, Request, RwOp, Status};
+use ring_proto::xenbus::State;
 use uring_backend::{Format, Options, fetch_stats};
 
 const MIB: usize = 1 << 20;
@@ -78,6 +81,106 @@ fn a_block_device_of_4096_byte_sectors_is_recognised_and_discards() {
             assert_eq!(queue.read(4096, 8).unwrap(), pattern(4096 * 512, 4096));
         }
     }
+}
+
+/// A device that fails some of what it is asked, because its backing file is shorter than itself now.
+#[test]
+fn a_device_that_fails_some_requests_serves_the_others() {
+    let rig = Rig::new();
+    let backing = rig.image("backing", 4 * MIB);
+    let device = Loop::over(&backing, "512");
+    if device.is_none() {
+        eprintln!("EIO of a device is left out: the end of a file stands in for it");
+    }
+    let image = device.as_ref().map_or(&backing, |device| &device.0);
+    let socket = rig.dir.path().join("stats");
+    let stats = Some(socket.clone());
+    let _backend = rig.start(Options { check: 0, stats, ..Options::default() });
+    rig.plug(image, &[]);
+    let mut front = Frontend::connect(&rig, Wanted::default());
+    let queue = &mut front.queues[0];
+    let acknowledged = [0x5a; 32768];
+    assert_eq!(queue.write(RwOp::Write, 1024, &acknowledged), Status::Okay);
+    let id = queue.id();
+    assert_eq!(queue.call(&Request::Flush { id, barrier: false }), Status::Okay);
+
+    File::options().write(true).open(&backing).unwrap().set_len(2 * MIB as u64).unwrap();
+    // Good ones and bad ones in turn, all under way together.
+    let mut asked = HashMap::new();
+    for at in 0..24usize {
+        let sector = if at % 2 == 0 { 1024 + at / 2 * 4 } else { 4096 + at * 64 };
+        let segments = queue.segments(at, 4);
+        let request = queue.rw(RwOp::Read, sector as u64, &segments);
+        asked.insert(request.tag().id, at);
+        queue.ring.push(&request).unwrap();
+    }
+    queue.publish();
+    for _ in 0..24 {
+        let response = queue.answer();
+        let at = asked[&response.id];
+        let expected = if at % 2 == 0 { Status::Okay } else { Status::Error };
+        assert_eq!(response.status, expected, "request {at}");
+        if at % 2 == 0 {
+            assert_eq!(queue.page(at)[..2048], [0x5a; 2048], "request {at}");
+        }
+    }
+    let count = |name: &str| {
+        let json = fetch_stats(&socket, Format::Json).unwrap();
+        let disks: serde_json::Value = serde_json::from_str(&json).unwrap();
+        disks[0]["queues"][0][name].as_u64().unwrap()
+    };
+    assert_eq!((count("io_errors"), count("refused"), count("reads")), (12, 0, 24));
+    assert_eq!(count("read_sectors"), 12 * 4, "only what was read");
+
+    // The disk goes on, also with what failed once it can be had again.
+    assert_eq!(queue.write(RwOp::Write, 2048, &[1; 4096]), Status::Okay);
+    assert_eq!(queue.read(1024, 64).unwrap(), acknowledged);
+    File::options().write(true).open(&backing).unwrap().set_len(4 * MIB as u64).unwrap();
+    assert_eq!(queue.read(4096 + 64, 8).unwrap(), [0; 4096]);
+    assert_eq!(count("io_errors"), 12);
+}
+
+/// A discard that io_uring refuses is tried by the ioctl, on a thread of its own, and so are those after it.
+#[test]
+fn discards_that_io_uring_refuses_go_to_the_helper() {
+    let rig = Rig::new();
+    let backing = rig.image("backing", 4 * MIB);
+    let Some(device) = Loop::over(&backing, "512") else { return };
+    let helpers = || {
+        let threads = std::fs::read_dir("/proc/self/task").unwrap();
+        let names = threads.map(|thread| {
+            let comm = thread.unwrap().path().join("comm");
+            // A thread may have ended since.
+            std::fs::read_to_string(comm).unwrap_or_default()
+        });
+        names.filter(|name| name == "discard\n").count()
+    };
+    let _backend = rig.start(Options { check: 0, ..Options::default() });
+    rig.plug(&device.0, &[]);
+    let mut front = Frontend::connect(&rig, Wanted::default());
+    let offered = front.geometry.discard.expect("a loop device over a file discards");
+    let queue = &mut front.queues[0];
+    let mut discard = |sector, count, secure| {
+        let id = queue.id();
+        queue.call(&Request::Discard(Discard { id, handle: 0, sector, count, secure }))
+    };
+    assert!(!offered.secure, "a loop device cannot");
+    assert_eq!(discard(0, 8, true), Status::NotSupported, "what is not offered");
+
+    // Beyond the end that the backend does not know of, the kernel refuses.
+    File::options().write(true).open(&backing).unwrap().set_len(2 * MIB as u64).unwrap();
+    run("losetup", &["--set-capacity", device.path()]).unwrap();
+    assert_eq!(discard(6000, 8, false), Status::Error);
+    assert_eq!(helpers(), 1);
+    assert_eq!(discard(2048, 1024, false), Status::Okay);
+    assert_eq!(discard(0, 0, false), Status::Okay);
+    let queue = &mut front.queues[0];
+    assert_eq!(queue.read(2048, 1024).unwrap(), vec![0; 512 * 1024]);
+    assert_eq!(queue.read(0, 2048).unwrap(), pattern(0, MIB), "what lies before it");
+    assert_eq!(queue.read(3072, 8).unwrap(), pattern(3072 * 512, 4096), "what lies behind it");
+    front.settle(State::Closed, false);
+    rig.await_back_state(State::Closed);
+    assert_eq!(helpers(), 0);
 }
 
 /// Requests of 512 bytes to a file system that does direct I/O in units of 4096 go through the page cache, and both

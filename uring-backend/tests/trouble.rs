@@ -4,13 +4,14 @@
 
 mod rig;
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hypervisor_client::Client;
 use hypervisor_client::toolstack::{Vbd, remove_vbd};
@@ -203,6 +204,51 @@ fn a_missing_image_is_named_and_awaited() {
     is_told_then_served(&rig, &["later", "No such file"], || {
         rig.image("later", MIB);
     });
+}
+
+/// Root may open everything, so the backend is somebody else then.
+#[test]
+fn an_image_without_permission_is_named_and_harms_no_other() {
+    const NOBODY: u32 = 65534;
+    let rig = Rig::without_backend();
+    let allow = |path: &Path, mode| {
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    };
+    let (secret, open) = (rig.image("secret", MIB), rig.image("open", MIB));
+    for (name, mode) in [
+        ("", 0o755),
+        ("hypervisor.sock", 0o666),
+        ("xenstored.sock", 0o666),
+        ("open", 0o666),
+        ("secret", 0),
+    ] {
+        allow(&rig.dir.path().join(name), mode);
+    }
+    let mut command = backend_command(Path::new("/proc/self/exe"), rig.dir.path());
+    if rustix::process::geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let mut child = spawn(command);
+    rig.plug(&secret, &[]);
+    let other = Vbd { device: 51728, ..VBD };
+    rig.plug_as(other, &open, &[]);
+    let error = rig.await_error();
+    for part in [secret.to_str().unwrap(), "Permission denied"] {
+        assert!(error.contains(part), "{error:?} does not say {part:?}");
+    }
+    let client = Arc::new(join(rig.dir.path(), FRONT));
+    let mut served = Frontend::new(client.clone(), other, Wanted::default());
+    served.settle(State::Connected, true);
+    assert_eq!(served.queues[0].read(0, 8).unwrap(), pattern(0, 4096));
+
+    // Once it may, it serves this one too.
+    allow(&secret, 0o666);
+    let mut refused = Frontend::new(client, VBD, Wanted::default());
+    refused.settle(State::Connected, true);
+    assert_eq!(refused.queues[0].read(8, 8).unwrap(), pattern(4096, 4096));
+    assert_eq!(served.queues[0].write(RwOp::Write, 0, &[1; 4096]), Status::Okay);
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]
@@ -407,12 +453,20 @@ fn a_hypervisor_that_goes_away_ends_the_backend_with_a_reason() {
 
 /// A backend in a process of its own, to be killed.
 fn spawn_backend(dir: &Path) -> Child {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+    spawn(backend_command(&std::env::current_exe().unwrap(), dir))
+}
+
+fn backend_command(this_program: &Path, dir: &Path) -> Command {
+    let mut command = Command::new(this_program);
+    command
         .args(["--exact", "backend_process", "--nocapture"])
         .env("CAUSEWAY_TEST_BACKEND", dir)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+        .stdout(Stdio::piped());
+    command
+}
+
+fn spawn(mut command: Command) -> Child {
+    let mut child = command.spawn().unwrap();
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     while !line.contains("serving") {
@@ -476,6 +530,45 @@ fn a_killed_backend_loses_nothing_and_is_found_again() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     front.settle(State::Closed, false);
     assert!(child.wait().unwrap().success());
+}
+
+/// What data was copied through is the system's again once nothing was copied for some seconds.
+#[test]
+fn memory_for_copies_is_given_back_when_it_is_idle() {
+    let rig = Rig::without_backend();
+    rig.plug(&rig.image("disk", 4 * MIB), &[]);
+    let mut child = spawn_backend(rig.dir.path());
+    let wanted = Wanted { order: 2, persistent: false, ..Wanted::default() };
+    let mut front = Frontend::connect(&rig, wanted);
+    let queue = &mut front.queues[0];
+    queue.read(0, 8).unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let kib = || {
+        let status = std::fs::read_to_string(&status).unwrap();
+        let rss = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        rss.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    let before = kib();
+    for at in 0..40 {
+        let segments = queue.segments(at * 11, 11 * 8);
+        let request = queue.rw(RwOp::Write, at as u64 * 88, &segments);
+        queue.ring.push(&request).unwrap();
+    }
+    queue.publish();
+    for _ in 0..40 {
+        assert_eq!(queue.answer().status, Status::Okay);
+    }
+    let busy = kib();
+    assert!(busy >= before + 1024, "{before} KiB before, {busy} for 40 requests at once");
+    let end = Instant::now() + PATIENCE;
+    while kib() > busy - 1024 {
+        assert!(Instant::now() < end, "{} KiB of {busy} are still there", kib());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(queue.write(RwOp::Write, 0, &[7; 4096]), Status::Okay);
+    assert_eq!(queue.read(0, 8).unwrap(), [7; 4096]);
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 /// A disk that nobody uses takes little memory and no time.

@@ -14,6 +14,29 @@ use crate::image::DiscardBy;
 use crate::io::{Direction, ImageFile, Source};
 use crate::request::{Job, Kind, Stage};
 
+/// How a discard is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Means {
+    /// A command to the device through io_uring.
+    Command,
+    /// An ioctl on the helper thread: io_uring has none that is secure, and an earlier kernel none at all.
+    Helper { secure: bool },
+    /// A hole in the file.
+    PunchHole,
+}
+
+impl Means {
+    /// `helper`: there is a helper thread, so what io_uring could do it did not.
+    fn of(by: Option<DiscardBy>, secure: bool, helper: bool) -> Self {
+        match by {
+            Some(DiscardBy::Ioctl { secure: true }) if secure => Self::Helper { secure },
+            Some(DiscardBy::Ioctl { .. }) if helper => Self::Helper { secure: false },
+            Some(DiscardBy::Ioctl { .. }) => Self::Command,
+            Some(DiscardBy::PunchHole) | None => Self::PunchHole,
+        }
+    }
+}
+
 impl Queue {
     /// Begins the first stage of a placed request, or answers it if it failed already.
     pub(super) fn begin(&mut self, slot: u32) -> Result<(), QueueError> {
@@ -66,32 +89,19 @@ impl Queue {
     }
 
     fn discard(&mut self, slot: u32, job: &Job) -> Result<(), QueueError> {
-        match (self.parts.disk.image.discard().map(|discard| discard.by), job.kind) {
-            (Some(DiscardBy::Ioctl { secure: true }), Kind::Discard { secure: true }) => {
-                self.discard_by_helper(slot)
-            }
-            (Some(DiscardBy::Ioctl { .. }), _) if self.helper.is_none() => {
-                self.engine.discard(slot, job.offset, job.len);
-                Ok(())
-            }
-            (Some(DiscardBy::Ioctl { .. }), _) => self.discard_by_helper(slot),
-            _ => {
-                self.engine.punch_hole(slot, job.offset, job.len);
-                Ok(())
-            }
+        let by = self.parts.disk.image.discard().map(|discard| discard.by);
+        let secure = job.kind == Kind::Discard { secure: true };
+        match Means::of(by, secure, self.helper.is_some()) {
+            Means::Helper { secure } => return self.discard_by_helper(slot, secure),
+            Means::Command => self.engine.discard(slot, job.offset, job.len),
+            Means::PunchHole => self.engine.punch_hole(slot, job.offset, job.len),
         }
+        Ok(())
     }
 
     /// Hands a discard to the helper thread, which is started for the first one.
-    fn discard_by_helper(&mut self, slot: u32) -> Result<(), QueueError> {
+    fn discard_by_helper(&mut self, slot: u32, secure: bool) -> Result<(), QueueError> {
         let Some(state) = self.slots.get(slot as usize) else { return Ok(()) };
-        let secure = state.job.kind == Kind::Discard { secure: true }
-            && self
-                .parts
-                .disk
-                .image
-                .discard()
-                .is_some_and(|discard| matches!(discard.by, DiscardBy::Ioctl { secure: true }));
         let job = DiscardJob { slot, offset: state.job.offset, len: state.job.len, secure };
         if self.helper.is_none() {
             let helper = Helper::start(self.parts.disk.image.clone(), self.helper_wake.clone());
@@ -115,7 +125,7 @@ impl Queue {
             (Stage::Discard, error) if error < 0 => {
                 // An earlier kernel has no discards in io_uring; its ioctl may.
                 if self.helper.is_none() && self.by_ioctl() {
-                    return self.discard_by_helper(slot);
+                    return self.discard_by_helper(slot, false);
                 }
                 let error = io::Error::from_raw_os_error(-error);
                 self.fail(slot, &error);
@@ -218,5 +228,30 @@ impl Queue {
         self.ring.push(job.tag, status)?;
         self.unpublished += 1;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_discard_goes_the_way_that_keeps_its_promise() {
+        let plain = Some(DiscardBy::Ioctl { secure: false });
+        let secure = Some(DiscardBy::Ioctl { secure: true });
+        let hole = Some(DiscardBy::PunchHole);
+        for (by, asked_secure, helper, expected) in [
+            (plain, false, false, Means::Command),
+            (secure, false, false, Means::Command),
+            (plain, false, true, Means::Helper { secure: false }),
+            (secure, false, true, Means::Helper { secure: false }),
+            (secure, true, false, Means::Helper { secure: true }),
+            (secure, true, true, Means::Helper { secure: true }),
+            (hole, false, false, Means::PunchHole),
+            (hole, false, true, Means::PunchHole),
+        ] {
+            let means = Means::of(by, asked_secure, helper);
+            assert_eq!(means, expected, "{by:?}, secure {asked_secure}, helper {helper}");
+        }
     }
 }

@@ -6,10 +6,11 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 
 use hypervisor_client::CopyDirection;
-use ring_proto::blkif::{Problem, Request, SECTOR_SIZE, Segments, Status, Tag};
+use ring_proto::blkif::{Operation, Problem, Request, SECTOR_SIZE, Segments, Status, Tag};
 use ring_proto::xen::{Errno, GrantRef};
 
 use super::{Parked, Queue, QueueError};
+use crate::image::DiscardBy;
 use crate::pages::{BadIndirect, Place};
 use crate::request::{Job, Kind, Placed};
 
@@ -101,6 +102,11 @@ impl Queue {
             }
             Request::Discard(discard) => {
                 rules.check_discard(discard).map_err(Refusal::Problem)?;
+                // One that leaves the data somewhere is worse than none.
+                let by = self.parts.disk.image.discard().map(|discard| discard.by);
+                if discard.secure && by != Some(DiscardBy::Ioctl { secure: true }) {
+                    return Err(Refusal::Problem(Problem::NotOffered(Operation::Discard)));
+                }
                 (discard.sector, discard.count)
             }
         };
