@@ -98,6 +98,15 @@ fn more_pages_than_may_stay_mapped_take_turns() {
     assert!(count("persistent_pages") - hits >= LIMIT as u64, "those in use are mapped");
 }
 
+/// Ends a load, also when what goes on beside it fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Two disks of one domain: while one is under load, the frontend breaks the other's ring.
 #[test]
 fn a_broken_ring_does_not_disturb_the_load_on_the_other_disk() {
@@ -123,6 +132,7 @@ fn a_broken_ring_does_not_disturb_the_load_on_the_other_disk() {
                 write_and_verify(&mut good.queues[0], round, 0);
             }
         });
+        let stop = Stop(&stop);
         let goes_on = |what: &str| {
             let enough = more(3);
             eventually(what, || load.is_finished() || enough(&rounds));
@@ -140,7 +150,7 @@ fn a_broken_ring_does_not_disturb_the_load_on_the_other_disk() {
         broken.settle(State::Connected, true);
         write_and_verify(&mut broken.queues[0], 1, 0);
         goes_on("the load with the other disk back");
-        stop.store(true, Ordering::Relaxed);
+        drop(stop);
         load.join().unwrap();
     });
     assert_eq!(good.state(), State::Connected);
