@@ -213,12 +213,14 @@ impl Control {
         let Backend { domain, directory } = self.backend.clone();
         let offered = BackendFeatures::read(&mut Reading(&self.store, &directory))
             .map_err(illegal(&directory))?;
-        let settings = FrontendSettings::negotiate(&self.options.wanted(), &offered);
+        let mut wanted = self.options.wanted();
         if let Some(shared) = &self.shared {
-            let used = shared.counters.len() as u32;
-            if settings.queues != used {
-                return Err(Error::FewerQueues { offered: settings.queues, used });
-            }
+            // The queues have their owners, and there are no more of them than there were.
+            wanted.queues = shared.counters.len() as u32;
+        }
+        let settings = FrontendSettings::negotiate(&wanted, &offered);
+        if self.shared.is_some() && settings.queues < wanted.queues {
+            return Err(Error::FewerQueues { offered: settings.queues, used: wanted.queues });
         }
         let refused = |error| Error::host(self.directory.clone(), error);
         let grant = |pages| self.client.grant(domain, pages, Access::ReadWrite).map_err(refused);

@@ -254,3 +254,18 @@ fn a_backend_with_fewer_queues_is_refused() {
         disk.failure()
     );
 }
+
+/// A disk has the queues that it was connected with: a backend that comes back with more is taken for what it was.
+#[test]
+fn more_queues_than_before_are_left_alone() {
+    let world = World::new();
+    let few = BackendFeatures { max_queues: 2, ..FEATURES };
+    let mut backend = Backend::offer(&world, few, Geometry::new(SECTORS));
+    let disk = connect(&world, &mut backend, Options { queues: 4, ..Options::default() });
+    drop(backend);
+    let many = BackendFeatures { max_queues: 4, ..FEATURES };
+    Backend::take_over(&world, many, Geometry::new(SECTORS)).connect();
+    until("connected again", || disk.reconnects() == 1 || disk.failure().is_some());
+    assert!(disk.failure().is_none(), "{:?}", disk.failure());
+    assert_eq!(disk.settings().queues, 2);
+}
