@@ -292,6 +292,7 @@ impl Device {
             rules: geometry.disk(&offered),
             capacity: AtomicU64::new(geometry.sectors),
             limits: Limits::new(rates(&config)),
+            clock: Instant::now(),
         };
         self.serving = Some(Serving { disk: Arc::new(disk), offered, geometry });
         self.forget_complaint(context);

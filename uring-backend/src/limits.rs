@@ -3,9 +3,10 @@
 //! Limits of a disk's rate, in requests and in bytes per second, with bursts.
 //!
 //! A [`Bucket`] is the token bucket in the form of the generic cell rate algorithm: its whole state is one moment, the
-//! time at which the bucket will be full again. Each request moves that moment on by its price; a request waits while
-//! the moment is further ahead than a burst is long. So all queues of a disk share a bucket without a lock, and a
-//! request larger than a burst still passes, once the debt before it is paid.
+//! time at which the bucket will be full again. Each request moves that moment on by its price, once, and waits if the
+//! moment was further ahead than a burst is long. So all queues of a disk share a bucket without a lock, a request
+//! larger than a burst still passes once the debt before it is paid, and each waits for those that came before it only:
+//! no queue goes hungry because another is quicker to ask again.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -42,25 +43,18 @@ impl Bucket {
         self.full_at.store(0, Relaxed);
     }
 
-    /// When the next request may go, if not at `now`.
-    fn wait_until(&self, now: u64) -> Option<u64> {
-        if self.per_second.load(Relaxed) == 0 {
+    /// Takes a price, and returns when the request that pays it may go, if not at `now`.
+    fn charge(&self, now: u64, units: u64) -> Option<u64> {
+        let per_second = self.per_second.load(Relaxed);
+        if per_second == 0 {
             return None;
         }
-        let (full_at, burst_time) = (self.full_at.load(Relaxed), self.burst_time.load(Relaxed));
-        let debt = full_at.saturating_sub(now);
+        let price = time_of(units, per_second);
+        let moved = |full_at: u64| Some(full_at.max(now).saturating_add(price));
+        // An update that never refuses cannot fail.
+        let (Ok(full_at) | Err(full_at)) = self.full_at.fetch_update(Relaxed, Relaxed, moved);
+        let (debt, burst_time) = (full_at.saturating_sub(now), self.burst_time.load(Relaxed));
         (debt > 0 && debt >= burst_time).then(|| (full_at - burst_time).saturating_add(1))
-    }
-
-    fn charge(&self, now: u64, units: u64) {
-        let per_second = self.per_second.load(Relaxed);
-        if per_second > 0 {
-            let price = time_of(units, per_second);
-            // An update that never refuses cannot fail.
-            let _ = self.full_at.fetch_update(Relaxed, Relaxed, |full_at| {
-                Some(full_at.max(now).saturating_add(price))
-            });
-        }
     }
 }
 
@@ -95,16 +89,11 @@ impl Limits {
     ///
     /// # Errors
     ///
-    /// The time, in nanoseconds of the clock that `now` is of, at which to ask again; nothing was taken.
+    /// The time, in nanoseconds of the clock that `now` is of, at which the request may go. It is paid for.
     #[inline]
     pub fn take(&self, now: u64, bytes: u64) -> Result<(), u64> {
-        let wait = self.requests.wait_until(now).max(self.bytes.wait_until(now));
-        if let Some(until) = wait {
-            return Err(until);
-        }
-        self.requests.charge(now, 1);
-        self.bytes.charge(now, bytes);
-        Ok(())
+        let wait = self.requests.charge(now, 1).max(self.bytes.charge(now, bytes));
+        wait.map_or(Ok(()), Err)
     }
 }
 
@@ -118,13 +107,11 @@ mod tests {
     fn drive(limits: &Limits, start: u64, seconds: u64, sectors: u64) -> u64 {
         let (mut now, mut done) = (start, 0);
         while now < start + seconds * SECOND {
-            match limits.take(now, sectors) {
-                Ok(()) => done += 1,
-                Err(until) => {
-                    assert!(until > now, "a wait that ends before it began");
-                    now = until;
-                }
+            if let Err(until) = limits.take(now, sectors) {
+                assert!(until > now, "a wait that ends before it began");
+                now = until;
             }
+            done += 1;
         }
         done
     }
@@ -198,7 +185,8 @@ mod tests {
             let (mut now, mut passed) = (SECOND, 0u64);
             for gap in gaps {
                 now += gap;
-                passed += u64::from(limits.take(now, 1).is_ok());
+                now = limits.take(now, 1).err().unwrap_or(now);
+                passed += 1;
                 let allowed = burst + 1 + per_second * (now - SECOND) / SECOND + 1;
                 prop_assert!(passed <= allowed, "{passed} passed, {allowed} allowed");
             }

@@ -97,7 +97,7 @@ pub(crate) struct Job {
     pub(crate) len: u64,
     /// When it was taken from the ring, in nanoseconds of the queue's clock.
     pub(crate) taken_at: u64,
-    /// Whether the disk's limits let it pass already.
+    /// Whether the disk's limits have its price already.
     pub(crate) paid: bool,
 }
 

@@ -288,6 +288,36 @@ fn limits_hold_and_can_be_changed() {
     assert!(time >= Duration::from_millis(300), "128 KiB beyond the burst took {time:?}");
 }
 
+/// Queues of a disk share its limits, and none of them waits for ever while another has its fill.
+#[test]
+fn no_queue_starves_at_the_limit() {
+    let rig = Rig::new();
+    let _backend = rig.start(Options::default());
+    rig.plug(&rig.image("disk", MIB), &[(keys::IOPS_LIMIT, "200"), (keys::IOPS_BURST, "1")]);
+    let mut front = Frontend::connect(&rig, Wanted { queues: 4, ..Wanted::default() });
+    let mut answers = [0; 4];
+    let send = |queue: &mut rig::FrontQueue| {
+        let request = queue.rw(RwOp::Read, 0, &queue.segments(0, 8));
+        queue.ring.push(&request).unwrap();
+        queue.publish();
+    };
+    for queue in &mut front.queues {
+        (0..4).for_each(|_| send(queue));
+    }
+    let end = Instant::now() + rig::PATIENCE;
+    while answers.iter().sum::<u32>() < 160 {
+        assert!(Instant::now() < end, "{answers:?}");
+        for (queue, count) in front.queues.iter_mut().zip(&mut answers) {
+            while queue.ring.pop().unwrap().is_some() {
+                *count += 1;
+                send(queue);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(answers.iter().all(|count| *count >= 20), "{answers:?}");
+}
+
 #[test]
 fn statistics_count_what_happened() {
     let rig = Rig::new();

@@ -132,6 +132,32 @@ fn a_frontend_that_publishes_nonsense_is_told() {
     rig.await_back_state(State::Closing);
 }
 
+/// It is rung as often as it likes, and need not look: the disk is served all the same.
+#[test]
+fn a_doorbell_that_nobody_looks_at_is_no_trouble() {
+    let rig = Rig::new();
+    let backend = rig.start(Options::default());
+    rig.plug(&rig.image("disk", MIB), &[]);
+    let mut front = Frontend::connect(&rig, Wanted::default());
+    let queue = &mut front.queues[0];
+    // The frontend has the same descriptor. What rang until now must not be in the way.
+    let _ = queue.channel.wait(Some(Duration::ZERO)).unwrap();
+    rustix::io::write(&queue.channel, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+    for _ in 0..3 {
+        let request = queue.rw(RwOp::Read, 0, &queue.segments(0, 8));
+        queue.ring.push(&request).unwrap();
+        queue.publish();
+        let end = std::time::Instant::now() + PATIENCE;
+        while !queue.ring.final_check().unwrap() {
+            assert!(std::time::Instant::now() < end, "no answer");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        queue.any_answer();
+    }
+    drop(front);
+    backend.end().unwrap();
+}
+
 /// One that writes its state all the time keeps nobody else waiting.
 #[test]
 fn a_flood_of_state_changes_does_not_hold_the_backend_up() {
@@ -169,7 +195,7 @@ fn an_image_is_free_once_a_frontend_that_misbehaved_is_dead() {
     let _backend = rig.start(Options::default());
     let image = rig.image("disk", MIB);
     rig.plug(&image, &[]);
-    let mut hostile = Frontend::connect(&rig, Wanted::default());
+    let hostile = Frontend::connect(&rig, Wanted::default());
     hostile.queues[0].ring_memory().store_release(0, 5000);
     hostile.queues[0].channel.notify().unwrap();
     rig.await_error();

@@ -16,7 +16,7 @@ pub(crate) enum Token {
     Slot(u32),
     /// One of the descriptors that events are read from.
     Source(Source),
-    /// A doorbell could not be rung. One that was has no completion.
+    /// A doorbell could not be rung; `EAGAIN`: it was, and its owner has not looked. One that was has no completion.
     Doorbell,
     /// Nothing that anybody waits for.
     Nothing,
@@ -374,8 +374,10 @@ impl Engine {
     pub(crate) fn ring_doorbell(&mut self) -> bool {
         if self.has_doorbell {
             let fd = types::Fixed(file::DOORBELL);
-            // Without a completion, or it would end the wait that it is submitted with.
+            // Without a completion, or it would end the wait that it is submitted with. A doorbell that is full fails
+            // at once: if it waited in the kernel, a peer that never looks would collect one operation a batch.
             let entry = opcode::Write::new(fd, (&raw const RING).cast(), 8)
+                .rw_flags(libc::RWF_NOWAIT)
                 .build()
                 .flags(squeue::Flags::SKIP_SUCCESS);
             self.push(entry, Token::Doorbell);
@@ -498,7 +500,7 @@ mod tests {
     fn rig() -> Rig {
         let image = tempfile::tempfile().unwrap();
         let [event, doorbell, control, helper] =
-            [(); 4].map(|()| eventfd(0, EventfdFlags::CLOEXEC).unwrap());
+            [(); 4].map(|()| eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap());
         let engine = Engine::new(
             4,
             Descriptors {
@@ -626,6 +628,27 @@ mod tests {
         rustix::io::write(&rig.event, &5u64.to_ne_bytes()).unwrap();
         assert_eq!(finish(&mut rig.engine).token, Token::Source(Source::Event));
         assert!(!rig.engine.enter(false, None).unwrap(), "nothing to do is no system call");
+    }
+
+    /// A peer that never looks at its doorbell leaves it full. What cannot be added must not wait in the kernel for
+    /// better times: it would be one more operation for each batch, without end.
+    #[test]
+    fn a_full_doorbell_collects_nothing() {
+        let mut rig = rig();
+        rustix::io::write(&rig.doorbell, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+        for _ in 0..3 {
+            assert!(rig.engine.ring_doorbell());
+            assert!(rig.engine.enter(false, None).unwrap());
+        }
+        let mut full = [0; 8];
+        rustix::io::read(&rig.doorbell, &mut full).unwrap();
+        assert_eq!(u64::from_ne_bytes(full), u64::MAX - 1);
+        assert!(rig.engine.enter(true, Some(Duration::from_millis(20))).unwrap());
+        while let Some(done) = rig.engine.next() {
+            assert_eq!((done.token, done.result), (Token::Doorbell, -libc::EAGAIN));
+        }
+        let late = rustix::io::read(&rig.doorbell, &mut full);
+        assert_eq!(late, Err(rustix::io::Errno::AGAIN), "{full:?}");
     }
 
     #[test]

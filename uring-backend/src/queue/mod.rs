@@ -44,6 +44,8 @@ pub(crate) struct Disk {
     /// Size in sectors of 512 bytes at this moment.
     pub(crate) capacity: AtomicU64,
     pub(crate) limits: Limits,
+    /// Where its queues count time from: their limits are of one clock.
+    pub(crate) clock: Instant,
 }
 
 /// How the control thread reaches a queue.
@@ -195,7 +197,7 @@ impl Queue {
             helper: None,
             helper_wake,
             polling,
-            clock: Instant::now(),
+            clock: parts.disk.clock,
             now: 0,
             draining: false,
             parts,
@@ -268,6 +270,7 @@ impl Queue {
                         self.stage_done(slot, result)?;
                     }
                 }
+                Token::Doorbell if result == -libc::EAGAIN => {}
                 Token::Doorbell => {
                     let error = std::io::Error::from_raw_os_error(result.saturating_abs());
                     return Err(system("ringing the doorbell")(error));

@@ -125,12 +125,13 @@ impl Queue {
         let moves_data = !matches!(job.kind, Kind::Discard { .. });
         if !job.paid && !self.draining {
             let bytes = if moves_data { job.len } else { 0 };
-            if let Err(until) = self.parts.disk.limits.take(self.now, bytes) {
+            let taken = self.parts.disk.limits.take(self.now, bytes);
+            job.paid = true;
+            if let Err(until) = taken {
                 self.parts.stats.throttled.add(1);
                 self.parked = Some(Parked { job, until: Some(until) });
                 return Ok(());
             }
-            job.paid = true;
         }
         let busy = self.in_flight() > 0;
         if busy && (job.kind.exclusive() || !self.pages.has_room(self.segments.len())) {
