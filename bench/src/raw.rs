@@ -8,12 +8,11 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::ptr::NonNull;
 
 use frontend_user::load::{Direction, Target};
+use hypervisor_client::mapped::Mapped;
 use io_uring::{IoUring, opcode, squeue, types};
-use ring_proto::shared::{PAGE_SIZE, Region, SharedMemory};
-use rustix::mm::{MapFlags, ProtFlags};
+use ring_proto::shared::{AsRegion, PAGE_SIZE, SharedMemory};
 
 /// A file or block device, as a target of the load generator.
 pub struct RawDisk {
@@ -26,7 +25,7 @@ pub struct RawDisk {
 /// The ring, and the memory of its slots.
 struct Lane {
     uring: IoUring,
-    memory: Anonymous,
+    memory: Mapped,
     block: usize,
     in_flight: usize,
 }
@@ -55,15 +54,13 @@ impl Target for RawDisk {
         let entries = u32::try_from(depth).map_err(io::Error::other)?;
         let lane = Lane {
             uring: IoUring::new(entries)?,
-            memory: Anonymous::new(depth * block)?,
+            memory: Mapped::anonymous((depth * block).div_ceil(PAGE_SIZE))?,
             block,
             in_flight: 0,
         };
         lane.uring.submitter().register_files(&[self.file.as_raw_fd()])?;
-        let buffer = libc::iovec {
-            iov_base: lane.memory.0.base().as_ptr().cast(),
-            iov_len: lane.memory.0.len(),
-        };
+        let memory = lane.memory.as_region();
+        let buffer = libc::iovec { iov_base: memory.base().as_ptr().cast(), iov_len: memory.len() };
         // SAFETY: the memory is mapped until `Lane` is dropped, which closes the ring before it unmaps.
         unsafe { lane.uring.submitter().register_buffers(&[buffer])? };
         self.lane = Some(lane);
@@ -72,13 +69,13 @@ impl Target for RawDisk {
 
     fn fill(&mut self, slot: usize, data: &[u8]) {
         if let Some(lane) = &self.lane {
-            lane.memory.0.copy_in(slot * lane.block, data);
+            lane.memory.copy_in(slot * lane.block, data);
         }
     }
 
     fn fetch(&mut self, slot: usize, data: &mut [u8]) {
         if let Some(lane) = &self.lane {
-            lane.memory.0.copy_out(slot * lane.block, data);
+            lane.memory.copy_out(slot * lane.block, data);
         }
     }
 
@@ -116,7 +113,7 @@ impl Target for RawDisk {
 
 impl Lane {
     fn entry(&self, slot: usize, direction: Direction, offset: u64) -> Option<squeue::Entry> {
-        let memory = self.memory.0.part(slot.checked_mul(self.block)?, self.block)?;
+        let memory = self.memory.as_region().part(slot.checked_mul(self.block)?, self.block)?;
         let (file, at, len) = (types::Fixed(0), memory.base().as_ptr(), self.block as u32);
         let entry = match direction {
             Direction::Read => opcode::ReadFixed::new(file, at, len, 0).offset(offset).build(),
@@ -128,30 +125,4 @@ impl Lane {
 
 fn unprepared() -> io::Error {
     io::Error::other("used before it was prepared")
-}
-
-/// Private pages, aligned for direct I/O.
-struct Anonymous(Region);
-
-impl Anonymous {
-    fn new(len: usize) -> io::Result<Self> {
-        let len = len.next_multiple_of(PAGE_SIZE);
-        let (protection, flags) =
-            (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::POPULATE);
-        // SAFETY: a new mapping where the kernel likes it; nothing else refers to it.
-        let base =
-            unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), len, protection, flags)? };
-        let base = NonNull::new(base.cast::<u8>())
-            .ok_or_else(|| io::Error::other("mapped at address 0"))?;
-        // SAFETY: `len` bytes are mapped at `base`, page-aligned, until this value is dropped, and only reached through
-        // the region.
-        Ok(Self(unsafe { Region::new(base, len) }))
-    }
-}
-
-impl Drop for Anonymous {
-    fn drop(&mut self) {
-        // SAFETY: the whole mapping of `new`, used by nobody any more.
-        let _ = unsafe { rustix::mm::munmap(self.0.base().as_ptr().cast(), self.0.len()) };
-    }
 }

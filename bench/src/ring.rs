@@ -130,7 +130,7 @@ fn drive_back(mut ring: impl Back, count: u64) -> Result<u64> {
     Ok(sum)
 }
 
-impl Front for FrontRing<Region, Request, Response> {
+impl Front for FrontRing<Region<'_>, Request, Response> {
     #[inline]
     fn ready(&mut self) -> Result<u32, RingError> {
         self.available()
@@ -149,7 +149,7 @@ impl Front for FrontRing<Region, Request, Response> {
     }
 }
 
-impl Back for BackRing<Region, Request, Response> {
+impl Back for BackRing<Region<'_>, Request, Response> {
     #[inline]
     fn ready(&mut self) -> Result<u32, RingError> {
         self.available()
@@ -256,7 +256,7 @@ impl SharedPages {
     }
 
     /// The memory, for as long as nobody looks at the pages themselves.
-    fn region(&mut self) -> Region {
+    fn region(&mut self) -> Region<'_> {
         let len = self.0.len() * PAGE_SIZE;
         // SAFETY: the pages are mapped, aligned, and reached only through regions while one of them is used: both ends
         // are joined before the pages go.

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use hypervisor_client::store::Store;
-use hypervisor_client::{Access, Client, Error};
+use hypervisor_client::{Access, Client, Error, Mapping};
 use ring_proto::xen::{DomId, Errno, GrantRef};
 use ring_proto::xenbus::vbd::{
     BackendConfig, BackendFeatures, Connection, Discard, Geometry, keys,
@@ -310,14 +310,14 @@ impl Device {
         let settings = connection.settings();
         let domain = DomId(self.id.frontend);
         let persistent = settings.persistent && serving.offered.persistent;
-        let mut parts = Vec::new();
+        let mut queues = Vec::new();
         for (number, queue) in connection.queues().iter().enumerate() {
-            parts.push(QueueParts {
+            let ring = context.client.map(domain, queue.refs(), Access::ReadWrite)?;
+            let part = QueueParts {
                 disk: serving.disk.clone(),
                 number,
                 client: context.client.clone(),
                 peer: domain,
-                ring: context.client.map(domain, queue.refs(), Access::ReadWrite)?,
                 channel: context.client.bind_interdomain(domain, queue.port)?,
                 abi: settings.abi,
                 max_indirect: context.options.segments,
@@ -327,7 +327,8 @@ impl Device {
                     QueueControl::new().map_err(|source| DeviceError::Thread { number, source })?,
                 ),
                 stats: Arc::new(QueueStats::default()),
-            });
+            };
+            queues.push((ring, part));
         }
         log::info!(
             "{}: connected with {} queues of {} pages, {}, {}",
@@ -339,13 +340,18 @@ impl Device {
         );
         self.ring_page =
             connection.queues().first().and_then(|queue| queue.refs().first()).copied();
-        for parts in parts {
-            self.start_queue(context, parts)?;
+        for (ring, parts) in queues {
+            self.start_queue(context, ring, parts)?;
         }
         Ok(())
     }
 
-    fn start_queue(&mut self, context: &Context, parts: QueueParts) -> Result<(), DeviceError> {
+    fn start_queue(
+        &mut self,
+        context: &Context,
+        ring: Mapping,
+        parts: QueueParts,
+    ) -> Result<(), DeviceError> {
         let (number, control, stats) = (parts.number, parts.control.clone(), parts.stats.clone());
         let (tell, id) = (context.queue_ended.clone(), self.id);
         let ended = Arc::new(AtomicBool::new(false));
@@ -353,7 +359,7 @@ impl Device {
         let thread = std::thread::Builder::new()
             .name(format!("vbd-{}-{}-q{number}", id.frontend, id.device))
             .spawn(move || {
-                let result = Queue::new(parts).and_then(|mut queue| queue.run());
+                let result = Queue::new(ring, parts).and_then(|mut queue| queue.run());
                 ending.store(true, Ordering::Release);
                 tell(id);
                 result

@@ -6,9 +6,10 @@
 use std::io;
 use std::sync::Arc;
 
+use hypervisor_client::mapped::Mapped;
 use hypervisor_client::{Access, Client, CopyDirection, Error, GrantCopy, Mapping};
 use ring_proto::blkif::{Indirect, Problem, Segment, descriptors};
-use ring_proto::shared::{PAGE_SIZE, Region, SharedMemory};
+use ring_proto::shared::{AsRegion, PAGE_SIZE, Region, SharedMemory};
 use ring_proto::xen::{DomId, Errno, GrantRef};
 
 use crate::grants::GrantTable;
@@ -36,6 +37,31 @@ pub(crate) enum BadIndirect {
     Illegal(Problem),
 }
 
+/// A copy to be made.
+#[derive(Clone, Copy, Debug)]
+struct Copy {
+    /// The slot that it is for.
+    owner: u32,
+    segment: Segment,
+    /// The private page.
+    page: u32,
+    direction: CopyDirection,
+}
+
+impl Copy {
+    /// What the hypervisor is asked for.
+    fn of(self, private: &PrivatePages) -> Option<GrantCopy<'_>> {
+        let Self { segment, page, direction, .. } = self;
+        Some(GrantCopy {
+            gref: segment.gref(),
+            offset: segment.offset() as u16,
+            local: private.page(page)?.part(segment.offset(), segment.byte_len())?,
+            direction,
+            status: Ok(()),
+        })
+    }
+}
+
 /// The pages of one queue's frontend.
 pub(crate) struct PeerPages {
     client: Arc<dyn Client>,
@@ -47,9 +73,7 @@ pub(crate) struct PeerPages {
     free: Vec<u32>,
     /// Whether private pages were touched since the last [`release`](Self::release).
     touched: bool,
-    copies: Vec<GrantCopy>,
-    /// The slot that each of `copies` is for.
-    owners: Vec<u32>,
+    copies: Vec<Copy>,
     /// A page of descriptors, copied out.
     descriptors: Box<[u8; PAGE_SIZE]>,
     stats: Arc<QueueStats>,
@@ -71,7 +95,6 @@ impl PeerPages {
             free: (0..PRIVATE_PAGES).rev().collect(),
             touched: false,
             copies: Vec::new(),
-            owners: Vec::new(),
             descriptors: Box::new([0; PAGE_SIZE]),
             stats,
         })
@@ -85,41 +108,44 @@ impl PeerPages {
 
     /// Begins a use of a page. `None` when nothing is left, which [`has_room`](Self::has_room) excludes.
     #[inline]
-    pub(crate) fn reach(&mut self, gref: GrantRef) -> Option<(Place, Region)> {
-        match self.mapped(gref) {
-            Some((index, region)) => {
-                self.stats.persistent_pages.add(1);
-                Some((Place::Mapped(index), region))
-            }
-            None => {
-                let page = self.free.pop()?;
-                self.touched = true;
-                Some((Place::Private(page), self.private.page(page)?))
-            }
+    pub(crate) fn reach(&mut self, gref: GrantRef) -> Option<Place> {
+        if let Some(index) = self.mapped(gref) {
+            self.stats.persistent_pages.add(1);
+            return Some(Place::Mapped(index));
+        }
+        self.touched = true;
+        self.free.pop().map(Place::Private)
+    }
+
+    /// The page in use at a place. It stays where it is until that use [ends](Self::let_go).
+    #[inline]
+    pub(crate) fn memory(&self, place: Place) -> Option<Region<'_>> {
+        match place {
+            Place::Mapped(index) => Some(self.table.as_ref()?.mapping(index)?.as_region()),
+            Place::Private(page) => self.private.page(page),
         }
     }
 
     /// The page as mapped for good, if it is or may be.
     #[inline]
-    fn mapped(&mut self, gref: GrantRef) -> Option<(u32, Region)> {
+    fn mapped(&mut self, gref: GrantRef) -> Option<u32> {
         let table = self.table.as_mut()?;
-        let index = match table.get(gref) {
-            Some(index) => index,
+        match table.get(gref) {
+            Some(index) => Some(index),
             None if table.has_room() => {
                 // A page that cannot be mapped for writing may still be one that can be copied.
                 let mapping = self.client.map(self.peer, &[gref], Access::ReadWrite).ok()?;
                 let index = table.insert(gref, mapping)?;
                 self.stats.mapped_grants.set(table.len() as u64);
                 self.stats.evicted_grants.set(table.evicted());
-                index
+                Some(index)
             }
-            None => return None,
-        };
-        Some((index, table.mapping(index)?.region()))
+            None => None,
+        }
     }
 
     /// The larger stretch of memory that a mapped page lies in.
-    pub(crate) fn backing(&self, place: Place) -> Option<Region> {
+    pub(crate) fn backing(&self, place: Place) -> Option<&Arc<Mapped>> {
         match place {
             Place::Mapped(index) => self.table.as_ref()?.mapping(index)?.backing(),
             Place::Private(_) => None,
@@ -145,20 +171,7 @@ impl PeerPages {
         page: u32,
         direction: CopyDirection,
     ) {
-        let local = self.private.page(page);
-        let Some(local) = local.and_then(|page| page.part(segment.offset(), segment.byte_len()))
-        else {
-            return;
-        };
-        let offset = segment.offset() as u16;
-        self.copies.push(GrantCopy {
-            gref: segment.gref(),
-            offset,
-            local,
-            direction,
-            status: Ok(()),
-        });
-        self.owners.push(owner);
+        self.copies.push(Copy { owner, segment, page, direction });
     }
 
     /// Whether copies are queued.
@@ -171,16 +184,20 @@ impl PeerPages {
     pub(crate) fn copy(&mut self, mut failed: impl FnMut(u32, GrantRef, Errno)) {
         self.stats.copied_pages.add(self.copies.len() as u64);
         self.stats.other_syscalls.add(1);
-        let tried = self.client.copy(self.peer, &mut self.copies);
-        for (copy, owner) in self.copies.iter().zip(&self.owners) {
+        let (owners, mut copies): (Vec<_>, Vec<_>) = self
+            .copies
+            .iter()
+            .filter_map(|copy| Some((copy.owner, copy.of(&self.private)?)))
+            .unzip();
+        let tried = self.client.copy(self.peer, &mut copies);
+        for (owner, copy) in owners.into_iter().zip(&copies) {
             match (&tried, copy.status) {
                 (Ok(()), Ok(())) => {}
-                (Ok(()), Err(errno)) => failed(*owner, copy.gref, errno),
-                (Err(error), _) => failed(*owner, copy.gref, errno_of(error)),
+                (Ok(()), Err(errno)) => failed(owner, copy.gref, errno),
+                (Err(error), _) => failed(owner, copy.gref, errno_of(error)),
             }
         }
         self.copies.clear();
-        self.owners.clear();
     }
 
     /// Reads the segments of an indirect request into `segments`.
@@ -191,9 +208,12 @@ impl PeerPages {
     ) -> Result<(), BadIndirect> {
         for (number, &gref) in indirect.pages().iter().enumerate() {
             let len = indirect.in_page(number) * size_of::<ring_proto::blkif::RawSegment>();
-            if let Some((index, page)) = self.mapped(gref) {
+            if let Some(index) = self.mapped(gref) {
                 self.stats.persistent_pages.add(1);
-                page.copy_out(0, self.descriptors.get_mut(..len).unwrap_or_default());
+                let mapping = self.table.as_ref().and_then(|table| table.mapping(index));
+                if let Some(mapping) = mapping {
+                    mapping.copy_out(0, self.descriptors.get_mut(..len).unwrap_or_default());
+                }
                 self.let_go(Place::Mapped(index));
             } else {
                 self.copy_descriptors(gref, len)?;

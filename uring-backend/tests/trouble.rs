@@ -41,8 +41,7 @@ fn an_index_overflow_closes_one_device_only() {
     hostile.settle(State::Connected, true);
     honest.settle(State::Connected, true);
 
-    let ring = hostile.queues[0].ring_memory();
-    ring.store_release(0, 5000);
+    hostile.queues[0].ring.memory().store_release(0, 5000);
     hostile.queues[0].channel.notify().unwrap();
     let error = rig.await_error();
     assert!(
@@ -96,12 +95,12 @@ fn garbage_in_the_slots_is_answered() {
         .run(&slots, |slots| {
             let queue = &mut **queue.borrow_mut();
             // Legal pushes reserve the slots; what is in them is then replaced.
-            let memory = queue.ring_memory();
-            let start = memory.load(0);
+            let start = queue.ring.memory().load(0);
             for (at, (operation, bytes)) in (start..).zip(&slots) {
                 let id = queue.id();
                 queue.ring.push(&Request::Flush { id, barrier: false }).unwrap();
                 let slot = 64 + (at % queue.ring.size()) as usize * 112;
+                let memory = queue.ring.memory();
                 memory.copy_in(slot, &[*operation]);
                 memory.copy_in(slot + 1, bytes);
             }

@@ -227,10 +227,10 @@ impl Control {
         let (mut links, mut published, mut pools) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..settings.queues {
             let pages = grant(1 << settings.ring_page_order)?;
-            let ring = FrontRing::new(pages.region(), settings.abi)
-                .map_err(|error| Error::host(self.directory.clone(), error))?;
             let channel = self.client.alloc_unbound(domain).map_err(refused)?;
             published.extend(QueueKeys::new(pages.refs(), channel.port()));
+            let ring = FrontRing::new(pages, settings.abi)
+                .map_err(|error| Error::host(self.directory.clone(), error))?;
             let mut pool = None;
             if self.granted != Some(domain) {
                 let memory = grant(self.options.buffer_pages())?;
@@ -248,7 +248,6 @@ impl Control {
                 handle: self.handle,
                 flush: false,
                 barrier: false,
-                _pages: pages,
             });
         }
         let connection = Connection::new(settings, &published).map_err(|error| Error::Key {

@@ -132,7 +132,7 @@ impl Flights {
                 let (mut count, mut sectors, mut at) = (0u16, 0, page * PAGE_SIZE);
                 let cut = Cut { pool, first, left };
                 for segment in cut.take(link.indirect_segments) {
-                    grant.region().write(at, &RawSegment::from(segment));
+                    grant.write(at, &RawSegment::from(segment));
                     at += size_of::<RawSegment>();
                     count += 1;
                     sectors += u64::from(segment.sectors());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 use hypervisor_client::Grant;
-use ring_proto::shared::{PAGE_SIZE, Region, SharedMemory};
+use ring_proto::shared::{AsRegion, PAGE_SIZE, Region, SharedMemory};
 use ring_proto::xen::GrantRef;
 
 use crate::SECTOR_SIZE;
@@ -109,20 +109,19 @@ impl Pool {
 
     /// The memory of a buffer.
     #[inline]
-    pub fn memory(&self, buffer: &Buffer) -> Option<Region> {
+    pub fn memory(&self, buffer: &Buffer) -> Option<Region<'_>> {
         self.grant
-            .region()
+            .as_region()
             .part(buffer.page as usize * PAGE_SIZE, buffer.sectors as usize * SECTOR_SIZE)
     }
 
     /// Goes on in pages granted to another domain, with the same contents.
     pub fn move_to(&mut self, grant: Grant) {
-        let (old, new) = (self.grant.region(), grant.region());
         let mut page = [0; PAGE_SIZE];
         for (at, taken) in self.taken.iter().enumerate() {
             if *taken {
-                old.copy_out(at * PAGE_SIZE, &mut page);
-                new.copy_in(at * PAGE_SIZE, &page);
+                self.grant.copy_out(at * PAGE_SIZE, &mut page);
+                grant.copy_in(at * PAGE_SIZE, &page);
             }
         }
         self.grant = grant;

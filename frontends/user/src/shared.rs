@@ -9,7 +9,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hypervisor_client::{EventChannel, Grant};
 use ring_proto::blkif::FrontRing;
-use ring_proto::shared::Region;
 use ring_proto::xenbus::vbd::Geometry;
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -20,7 +19,7 @@ use crate::statistics::Counters;
 /// A queue's part of one connection. Dropping it closes the channel and ends the grants.
 #[derive(Debug)]
 pub(crate) struct Link {
-    pub ring: FrontRing<Region>,
+    pub ring: FrontRing<Grant>,
     pub channel: EventChannel,
     /// Pages for the segments of indirect requests; none when the backend takes no such requests.
     pub indirect: Option<Grant>,
@@ -32,8 +31,6 @@ pub(crate) struct Link {
     pub handle: u16,
     pub flush: bool,
     pub barrier: bool,
-    /// Holds the ring's memory.
-    pub _pages: Grant,
 }
 
 /// How the disk is.

@@ -12,7 +12,7 @@
 //! | [`dev`] | a domain of any other hypervisor, through the drivers of its Linux |
 //! | [`store`] | a connection to xenstore |
 //! | [`toolstack`] | plugging devices in and out |
-//! | [`mapped`] | pages of a file, mapped until dropped |
+//! | [`mapped`] | memory, mapped until dropped |
 //!
 //! None of these calls stands on the data path: rings, persistently granted pages and doorbells work without them.
 
@@ -61,7 +61,7 @@ pub trait Client: Send + Sync {
     /// # Errors
     ///
     /// Only when no operation could be tried at all.
-    fn copy(&self, peer: DomId, operations: &mut [GrantCopy]) -> Result<(), Error>;
+    fn copy(&self, peer: DomId, operations: &mut [GrantCopy<'_>]) -> Result<(), Error>;
 
     /// Allocates an event channel that `peer` may bind to.
     ///

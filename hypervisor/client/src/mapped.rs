@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Pages of a file, mapped into this process until dropped.
+//! Memory mapped into this process until dropped.
 
 use std::io;
 use std::os::fd::AsFd;
 use std::ptr::{NonNull, null_mut};
+use std::sync::Arc;
 
-use ring_proto::shared::{PAGE_SIZE, Region};
-use rustix::mm::{MapFlags, ProtFlags};
+use ring_proto::shared::{AsRegion, PAGE_SIZE, Region, SharedMemory};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use crate::Access;
 
-/// A shared mapping of a file. It owns the address range and unmaps it when dropped.
+/// A mapping. It owns the address range and unmaps it when dropped.
 #[derive(Debug)]
 pub struct Mapped {
-    region: Region,
+    /// Valid until the drop, so handed out only for as long as `self` is borrowed.
+    region: Region<'static>,
 }
 
 impl Mapped {
@@ -41,6 +43,23 @@ impl Mapped {
         Self::owning(base, len)
     }
 
+    /// Maps `pages` pages of zeros that are no file's. One never touched takes no memory.
+    ///
+    /// # Errors
+    ///
+    /// What `mmap` says; `InvalidInput` for no pages at all.
+    pub fn anonymous(pages: usize) -> io::Result<Self> {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        Self::unnamed(pages, protection(Access::ReadWrite), flags)
+    }
+
+    fn unnamed(pages: usize, protection: ProtFlags, flags: MapFlags) -> io::Result<Self> {
+        let len = length(pages)?;
+        // SAFETY: as in `file_at`.
+        let base = unsafe { rustix::mm::mmap_anonymous(null_mut(), len, protection, flags)? };
+        Self::owning(base, len)
+    }
+
     /// Maps single pages of `file`, adjacent here in the order of `frames` (page numbers in the file).
     ///
     /// # Errors
@@ -51,12 +70,7 @@ impl Mapped {
         frames: impl ExactSizeIterator<Item = u64>,
         access: Access,
     ) -> io::Result<Self> {
-        let len = length(frames.len())?;
-        // SAFETY: as in `file_at`.
-        let base = unsafe {
-            rustix::mm::mmap_anonymous(null_mut(), len, ProtFlags::empty(), MapFlags::PRIVATE)?
-        };
-        let whole = Self::owning(base, len)?;
+        let whole = Self::unnamed(frames.len(), ProtFlags::empty(), MapFlags::PRIVATE)?;
         for (page, frame) in frames.enumerate() {
             let Some(at) = whole.region.part(page * PAGE_SIZE, PAGE_SIZE) else { break };
             // SAFETY: the page lies in the range that `whole` owns and nothing else refers to yet.
@@ -81,21 +95,67 @@ impl Mapped {
         Ok(Self { region: unsafe { Region::new(base, len) } })
     }
 
-    /// The memory. Valid as long as this value lives.
-    pub fn region(&self) -> Region {
+    /// Makes all pages of an [`anonymous`](Self::anonymous) mapping zeros again, and gives their memory back to the
+    /// system. Nothing else happens to a mapping of a file.
+    ///
+    /// # Errors
+    ///
+    /// What `madvise` says.
+    pub fn forget(&self) -> io::Result<()> {
+        let base = self.region.base().as_ptr().cast();
+        // SAFETY: the range stays mapped; its contents may change at any time, as all shared memory's.
+        unsafe { rustix::mm::madvise(base, self.region.len(), Advice::LinuxDontNeed)? };
+        Ok(())
+    }
+}
+
+impl AsRegion for Mapped {
+    #[inline]
+    fn as_region(&self) -> Region<'_> {
         self.region
     }
 }
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        use ring_proto::shared::SharedMemory;
-        // SAFETY: this value owns the range, and whoever took a region from it keeps it alive.
+        // SAFETY: this value owns the range, and every region of it borrowed this value.
         let unmapped =
             unsafe { rustix::mm::munmap(self.region.base().as_ptr().cast(), self.region.len()) };
         if let Err(error) = unmapped {
             log::error!("munmap of {:?}: {error}", self.region);
         }
+    }
+}
+
+/// Part of a mapping, which it keeps mapped.
+#[derive(Clone, Debug)]
+pub(crate) struct Memory {
+    /// Valid as long as `owner` lives, so handed out only for as long as `self` is borrowed.
+    region: Region<'static>,
+    owner: Arc<Mapped>,
+}
+
+impl Memory {
+    /// All of a mapping.
+    pub fn all(owner: Mapped) -> Self {
+        Self { region: owner.region, owner: Arc::new(owner) }
+    }
+
+    /// `len` bytes from `offset` on, or `None` if they do not lie inside.
+    pub fn part(owner: &Arc<Mapped>, offset: usize, len: usize) -> Option<Self> {
+        Some(Self { region: owner.region.part(offset, len)?, owner: Arc::clone(owner) })
+    }
+
+    /// The mapping that it is a part of.
+    pub fn owner(&self) -> &Arc<Mapped> {
+        &self.owner
+    }
+}
+
+impl AsRegion for Memory {
+    #[inline]
+    fn as_region(&self) -> Region<'_> {
+        self.region
     }
 }
 

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 use std::fmt;
+use std::sync::Arc;
 
-use ring_proto::shared::Region;
+use ring_proto::shared::{AsRegion, Region};
 use ring_proto::xen::{Errno, GrantRef};
 
+use crate::mapped::{Mapped, Memory};
 use crate::{dev, hosted};
 
 /// What the peer may do with a page, or this side with the peer's.
@@ -28,10 +30,22 @@ impl fmt::Display for Access {
 /// Pages of this domain, granted to a peer. Dropping it ends the grants; pages that the peer still holds mapped are
 /// reused only after it let go of them.
 ///
-/// Regions taken from it are valid as long as it lives: whoever copies one keeps the grant too.
+/// The pages lie side by side, as [shared memory](ring_proto::shared::SharedMemory) that a ring can own. What is
+/// borrowed of them cannot outlive the grant:
+///
+/// ```compile_fail,E0505
+/// # use hypervisor_client::Grant;
+/// use ring_proto::shared::{AsRegion, SharedMemory};
+///
+/// fn late(grant: Grant) -> u32 {
+///     let region = grant.as_region();
+///     drop(grant);
+///     region.load(0)
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Grant {
-    region: Region,
+    memory: Memory,
     refs: Vec<GrantRef>,
     /// Ends the grants when dropped.
     _pages: GrantedPages,
@@ -44,13 +58,8 @@ pub(crate) enum GrantedPages {
 }
 
 impl Grant {
-    pub(crate) fn new(region: Region, refs: Vec<GrantRef>, pages: GrantedPages) -> Self {
-        Self { region, refs, _pages: pages }
-    }
-
-    /// The pages, adjacent.
-    pub fn region(&self) -> Region {
-        self.region
+    pub(crate) fn new(memory: Memory, refs: Vec<GrantRef>, pages: GrantedPages) -> Self {
+        Self { memory, refs, _pages: pages }
     }
 
     /// The reference of each page, in order.
@@ -59,13 +68,34 @@ impl Grant {
     }
 }
 
+impl AsRegion for Grant {
+    #[inline]
+    fn as_region(&self) -> Region<'_> {
+        self.memory.as_region()
+    }
+}
+
 /// A peer's pages, mapped here. Dropping it unmaps them.
 ///
-/// Regions taken from it are valid as long as it lives: whoever copies one keeps the mapping too.
+/// The pages lie side by side, as [shared memory](ring_proto::shared::SharedMemory) that a ring can own. Writing to
+/// pages that were mapped for reading only ends the process. What is borrowed of them cannot outlive the mapping:
+///
+/// ```compile_fail,E0505
+/// # use hypervisor_client::Mapping;
+/// use ring_proto::shared::{AsRegion, SharedMemory};
+///
+/// fn late(mapping: Mapping) -> u32 {
+///     let region = mapping.as_region();
+///     drop(mapping);
+///     region.load(0)
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Mapping {
-    region: Region,
-    backing: Option<Region>,
+    /// Before `_pages`: it is unmapped before the hypervisor hears of it.
+    memory: Memory,
+    /// Whether others lie in the same mapping.
+    shared: bool,
     /// Unmaps when dropped.
     _pages: MappedPages,
 }
@@ -77,21 +107,23 @@ pub(crate) enum MappedPages {
 }
 
 impl Mapping {
-    pub(crate) fn new(region: Region, backing: Option<Region>, pages: MappedPages) -> Self {
-        Self { region, backing, _pages: pages }
-    }
-
-    /// The pages, adjacent.
-    pub fn region(&self) -> Region {
-        self.region
+    pub(crate) fn new(memory: Memory, shared: bool, pages: MappedPages) -> Self {
+        Self { memory, shared, _pages: pages }
     }
 
     /// The larger stretch of memory that this mapping and all others of the same peer and access lie in, if there is
-    /// one. It stays where it is as long as any of them lives, so it can be registered with the kernel once (as an
-    /// io_uring fixed buffer). The kernel then pins all of it, and so gives memory also to pages that were never used;
-    /// and it refuses one that is mapped for reading only.
-    pub fn backing(&self) -> Option<Region> {
-        self.backing
+    /// one. It can be registered with the kernel once (as an io_uring fixed buffer) for all of them. The kernel then
+    /// pins all of it, and so gives memory also to pages that were never used; and it refuses one that is mapped for
+    /// reading only.
+    pub fn backing(&self) -> Option<&Arc<Mapped>> {
+        self.shared.then(|| self.memory.owner())
+    }
+}
+
+impl AsRegion for Mapping {
+    #[inline]
+    fn as_region(&self) -> Region<'_> {
+        self.memory.as_region()
     }
 }
 
@@ -106,13 +138,13 @@ pub enum CopyDirection {
 
 /// One copy between a peer's page and local memory.
 #[derive(Clone, Debug)]
-pub struct GrantCopy {
+pub struct GrantCopy<'a> {
     /// The peer's page.
     pub gref: GrantRef,
     /// Where in the page, in bytes. `offset + local.len()` is at most 4096.
     pub offset: u16,
     /// Local memory, at most a page.
-    pub local: Region,
+    pub local: Region<'a>,
     /// Which way.
     pub direction: CopyDirection,
     /// What became of it.

@@ -50,9 +50,9 @@ fn ping(client: &HostedClient, peer: DomId, rounds: u32) -> Result<()> {
 
     let before = client.hypercalls();
     for round in 1..=rounds {
-        grant.region().publish(PING, round);
+        grant.publish(PING, round);
         channel.notify()?;
-        while grant.region().load_acquire(PONG) != round {
+        while grant.load_acquire(PONG) != round {
             channel.wait(None)?;
         }
     }
@@ -75,9 +75,9 @@ fn pong(client: &HostedClient) -> Result<()> {
     let page = client.map(peer, &[gref], Access::ReadWrite)?;
     let channel = client.bind_interdomain(peer, port)?;
     loop {
-        let round = page.region().load_acquire(PING);
-        if page.region().load(PONG) != round {
-            page.region().publish(PONG, round);
+        let round = page.load_acquire(PING);
+        if page.load(PONG) != round {
+            page.publish(PONG, round);
             channel.notify()?;
         }
         channel.wait(None)?;

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use hypervisor_client::Access;
 use hypervisor_client::mapped::Mapped;
 use hypervisor_core::{FrameUse, Machine, Mfn, PAGE_SIZE};
-use ring_proto::shared::{Region, SharedMemory};
+use ring_proto::shared::{AsRegion, Region, SharedMemory};
 use ring_proto::xen::{DomId, Port};
 use rustix::fs::{MemfdFlags, OFlags, SealFlags};
 
@@ -105,10 +105,10 @@ impl ProcessMachine {
         (mfn.0 - base.0 < file.pages).then_some((base, file))
     }
 
-    fn page(&self, mfn: Mfn) -> Option<Region> {
+    fn page(&self, mfn: Mfn) -> Option<Region<'_>> {
         let (base, file) = self.file(mfn)?;
         let page = usize::try_from(mfn.0 - base.0).ok()?;
-        let region = file.memory.region().part(page * PAGE_SIZE, PAGE_SIZE);
+        let region = file.memory.as_region().part(page * PAGE_SIZE, PAGE_SIZE);
         debug_assert!(region.is_some(), "{mfn} lies in its file");
         region
     }

@@ -19,7 +19,7 @@ mod region;
 mod wire;
 
 pub use pages::Pages;
-pub use region::Region;
+pub use region::{AsRegion, Region};
 pub use wire::{bytes_of, bytes_of_mut, from_bytes, zeroed, Wire};
 
 /// Size of a page of the ring protocols in bytes, on every architecture (`XEN_PAGE_SIZE`).
@@ -27,7 +27,7 @@ pub const PAGE_SIZE: usize = 4096;
 
 /// Memory shared with a peer.
 ///
-/// Implemented by [`Region`] and [`Pages`] for real memory, and by models of it in tests. Offsets are in bytes; those
+/// Implemented by [`Region`], [`Pages`] and owners ([`AsRegion`]) of real memory, and by models of it in tests. Offsets are in bytes; those
 /// of the `u32` operations are multiples of four.
 pub trait SharedMemory {
     /// Length in bytes.
@@ -83,6 +83,7 @@ pub trait SharedMemory {
     {
         self.copy_in(offset, bytes_of(value));
     }
+
     /// Says that `len` bytes will be written soon, so that they may be fetched ahead. A hint that changes nothing.
     #[inline]
     fn will_write(&self, _offset: usize, _len: usize) {}

@@ -8,15 +8,15 @@ use super::{bytes_of_mut, zeroed, Region, SharedMemory, Wire, PAGE_SIZE};
 
 /// Up to `N` pages that need not be adjacent, as one memory: byte `n` is byte `n % 4096` of page `n / 4096`.
 #[derive(Clone, Copy, Debug)]
-pub struct Pages<const N: usize> {
-    page: [Region; N],
+pub struct Pages<'a, const N: usize> {
+    page: [Region<'a>; N],
     count: usize,
 }
 
-impl<const N: usize> Pages<N> {
+impl<'a, const N: usize> Pages<'a, N> {
     /// The memory made of these pages in their order, or `None` if there are none, more than `N`, or one is not
     /// exactly a page long.
-    pub fn new(pages: &[Region]) -> Option<Self> {
+    pub fn new(pages: &[Region<'a>]) -> Option<Self> {
         let first = *pages.first()?;
         if pages.len() > N || pages.iter().any(|page| page.len() != PAGE_SIZE) {
             return None;
@@ -27,7 +27,7 @@ impl<const N: usize> Pages<N> {
     }
 
     #[inline]
-    fn page(&self, offset: usize) -> Option<&Region> {
+    fn page(&self, offset: usize) -> Option<&Region<'a>> {
         let index = offset / PAGE_SIZE;
         debug_assert!(index < self.count, "offset {offset:#x} outside {} pages", self.count);
         if index < self.count {
@@ -51,7 +51,7 @@ macro_rules! in_page {
     };
 }
 
-impl<const N: usize> SharedMemory for Pages<N> {
+impl<const N: usize> SharedMemory for Pages<'_, N> {
     #[inline]
     fn len(&self) -> usize {
         self.count * PAGE_SIZE

@@ -2,6 +2,7 @@
 
 //! One contiguous mapping.
 
+use core::marker::PhantomData;
 use core::mem::{size_of, MaybeUninit};
 use core::ptr::NonNull;
 use core::sync::atomic::{compiler_fence, fence, AtomicU32, Ordering};
@@ -9,28 +10,35 @@ use core::sync::atomic::{compiler_fence, fence, AtomicU32, Ordering};
 use super::copy::{copy_in, copy_out, prefetch_for_write};
 use super::{zeroed, SharedMemory, Wire};
 
-/// One contiguous mapping of shared memory. It does not own the mapping: see [`Region::new`].
+/// One contiguous mapping of shared memory, borrowed for `'a` from whatever keeps it mapped. What owns a mapping hands
+/// regions of it out through [`AsRegion`], and is shared memory itself.
 #[derive(Clone, Copy, Debug)]
-pub struct Region {
+pub struct Region<'a> {
     base: NonNull<u8>,
     len: usize,
+    mapped: PhantomData<&'a ()>,
+}
+
+/// An owner of mapped memory. It is [`SharedMemory`] itself, so that a ring can own what it lies in.
+pub trait AsRegion {
+    /// All of the memory, which stays mapped as long as the owner is borrowed.
+    fn as_region(&self) -> Region<'_>;
 }
 
 // SAFETY: all access goes through atomics or byte copies that tolerate concurrent writers, by the contract of `new`.
-unsafe impl Send for Region {}
+unsafe impl Send for Region<'_> {}
 // SAFETY: as above.
-unsafe impl Sync for Region {}
+unsafe impl Sync for Region<'_> {}
 
-impl Region {
+impl Region<'_> {
     /// Shared memory of `len` bytes at `base`.
     ///
     /// # Safety
     ///
-    /// As long as the value (or a copy) is used, `base..base + len` is mapped for reading and writing (or only for
-    /// reading, if nothing is ever written through it), `base` is a multiple of eight, and no Rust reference to any
-    /// byte of it exists.
+    /// As long as `'a` lasts, `base..base + len` is mapped for reading and writing (or only for reading: a write through
+    /// it then ends the process), `base` is a multiple of eight, and no Rust reference to any byte of it exists.
     pub const unsafe fn new(base: NonNull<u8>, len: usize) -> Self {
-        Self { base, len }
+        Self { base, len, mapped: PhantomData }
     }
 
     /// Where the memory begins, for handing to the kernel (an iovec, a scatterlist). Reading or writing through it
@@ -64,7 +72,7 @@ impl Region {
     }
 }
 
-impl SharedMemory for Region {
+impl SharedMemory for Region<'_> {
     #[inline]
     fn len(&self) -> usize {
         self.len
@@ -136,6 +144,7 @@ impl SharedMemory for Region {
             unsafe { copy_in(from.as_ptr(), into.as_ptr(), from.len()) }
         }
     }
+
     #[inline]
     fn read<T: Wire>(&self, offset: usize) -> T {
         let Some(from) = self.at(offset, size_of::<T>()) else { return zeroed() };
@@ -152,5 +161,62 @@ impl SharedMemory for Region {
         if let Some(at) = self.at(offset, len) {
             prefetch_for_write(at.as_ptr(), len);
         }
+    }
+}
+
+impl<T: AsRegion> SharedMemory for T {
+    #[inline]
+    fn len(&self) -> usize {
+        self.as_region().len()
+    }
+
+    #[inline]
+    fn load(&self, offset: usize) -> u32 {
+        self.as_region().load(offset)
+    }
+
+    #[inline]
+    fn load_acquire(&self, offset: usize) -> u32 {
+        self.as_region().load_acquire(offset)
+    }
+
+    #[inline]
+    fn store(&self, offset: usize, value: u32) {
+        self.as_region().store(offset, value);
+    }
+
+    #[inline]
+    fn store_release(&self, offset: usize, value: u32) {
+        self.as_region().store_release(offset, value);
+    }
+
+    #[inline]
+    fn publish(&self, offset: usize, value: u32) {
+        self.as_region().publish(offset, value);
+    }
+
+    #[inline]
+    fn compare_exchange(&self, offset: usize, old: u32, new: u32) -> Result<u32, u32> {
+        self.as_region().compare_exchange(offset, old, new)
+    }
+
+    #[inline]
+    fn copy_out(&self, offset: usize, into: &mut [u8]) {
+        self.as_region().copy_out(offset, into);
+    }
+
+    #[inline]
+    fn copy_in(&self, offset: usize, from: &[u8]) {
+        self.as_region().copy_in(offset, from);
+    }
+
+    #[inline]
+    fn read<W: Wire>(&self, offset: usize) -> W {
+        self.as_region().read(offset)
+    }
+
+    #[inline]
+    fn will_write(&self, offset: usize, len: usize) {
+        self.as_region().will_write(offset, len);
     }
 }

@@ -30,7 +30,7 @@ impl Backing {
         unsafe { core::slice::from_raw_parts_mut(self.words.as_mut_ptr().cast(), len) }
     }
 
-    fn region(&mut self) -> Region {
+    fn region(&mut self) -> Region<'_> {
         let base = NonNull::from(&mut self.bytes_mut()[GUARD]);
         // SAFETY: the vector outlives the region in each test, and nobody looks at the bytes while the region is used.
         unsafe { Region::new(base, self.len) }
@@ -145,7 +145,7 @@ fn nothing_is_accessed_outside() {
 }
 
 /// Pages in another order than they lie in, and not adjacent.
-fn scattered(backing: &mut Backing) -> Pages<4> {
+fn scattered(backing: &mut Backing) -> Pages<'_, 4> {
     let region = backing.region();
     let page = |n: usize| region.part(n * PAGE_SIZE, PAGE_SIZE).unwrap();
     Pages::new(&[page(5), page(0), page(3)]).unwrap()

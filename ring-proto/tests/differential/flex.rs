@@ -51,7 +51,7 @@ impl End for C {
     }
 }
 
-impl End for Duplex<Region, Pages<16>> {
+impl End for Duplex<Region<'_>, Pages<'_, 16>> {
     fn write(&mut self, bytes: &[u8]) -> usize {
         self.tx.write(bytes).expect("the peer is honest")
     }
@@ -72,7 +72,7 @@ proptest! {
     ) {
         let size = flex::size(order).expect("a legal order");
         let memories: Vec<[Memory; 2]> = (0..4).map(|_| [Memory::new(1), Memory::new(1 << order)]).collect();
-        let mut pairs: Vec<(Box<dyn End>, Box<dyn End>)> = memories
+        let mut pairs: Vec<(Box<dyn End + '_>, Box<dyn End + '_>)> = memories
             .iter()
             .enumerate()
             .map(|(kind, [index, data])| {
@@ -83,11 +83,11 @@ proptest! {
                 let (write, read) = unsafe { (function("flex_write"), function("flex_read")) };
                 let c = |front| C { index: index.words(), data: data.base(), size, front, write, read };
                 let split = || Pages::<16>::new(&data.parts()).expect("at most 16 pages");
-                let front: Box<dyn End> = match kind & 1 {
+                let front: Box<dyn End + '_> = match kind & 1 {
                     0 => Box::new(c(true)),
                     _ => Box::new(flex::frontend(index.region(), split()).expect("it is a ring")),
                 };
-                let back: Box<dyn End> = match kind & 2 {
+                let back: Box<dyn End + '_> = match kind & 2 {
                     0 => Box::new(c(false)),
                     _ => Box::new(flex::backend(index.region(), split()).expect("it is a ring")),
                 };

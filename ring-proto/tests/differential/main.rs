@@ -75,15 +75,15 @@ impl Memory {
         self.pages.len() * PAGE_SIZE
     }
 
-    /// The memory as the crate has it. It must not outlive `self`.
-    fn region(&self) -> Region {
+    /// The memory as the crate has it.
+    fn region(&self) -> Region<'_> {
         let base = NonNull::new(self.base()).expect("a box is somewhere");
         // SAFETY: the box is that long, aligned to eight, and nobody has a reference into its cells.
         unsafe { Region::new(base, self.len()) }
     }
 
-    /// The pages one by one. They must not outlive `self`.
-    fn parts(&self) -> Vec<Region> {
+    /// The pages one by one.
+    fn parts(&self) -> Vec<Region<'_>> {
         let part =
             |page| self.region().part(page * PAGE_SIZE, PAGE_SIZE).expect("the page is there");
         (0..self.pages.len()).map(part).collect()

@@ -103,9 +103,9 @@ fn pushed(result: Result<(), RingError>) -> bool {
 }
 
 /// The crate's ring over pages that it takes for separate ones.
-type Split = Pages<16>;
+type Split<'a> = Pages<'a, 16>;
 
-impl<Req: Wire, Rsp: Wire> End for FrontRing<Split, Req, Rsp> {
+impl<Req: Wire, Rsp: Wire> End for FrontRing<Split<'_>, Req, Rsp> {
     fn push(&mut self, slot: &[u8]) -> bool {
         pushed(FrontRing::push(self, &from_slot(slot)))
     }
@@ -123,7 +123,7 @@ impl<Req: Wire, Rsp: Wire> End for FrontRing<Split, Req, Rsp> {
     }
 }
 
-impl<Req: Wire, Rsp: Wire> End for BackRing<Split, Req, Rsp> {
+impl<Req: Wire, Rsp: Wire> End for BackRing<Split<'_>, Req, Rsp> {
     fn push(&mut self, slot: &[u8]) -> bool {
         pushed(BackRing::push(self, &from_slot(slot)))
     }
@@ -185,7 +185,7 @@ fn steps() -> impl Strategy<Value = Vec<(bool, Step)>> {
 fn same<Req: Wire, Rsp: Wire>(ring: &str, pages: usize, start: u32, steps: &[(bool, Step)]) {
     let memories: Vec<[Memory; 1]> = (0..4).map(|_| [Memory::new(pages)]).collect();
     let (req_len, rsp_len) = (size_of::<Req>(), size_of::<Rsp>());
-    let mut pairs: Vec<(Box<dyn End>, Box<dyn End>)> = memories
+    let mut pairs: Vec<(Box<dyn End + '_>, Box<dyn End + '_>)> = memories
         .iter()
         .enumerate()
         .map(|(index, [memory])| {
@@ -195,11 +195,11 @@ fn same<Req: Wire, Rsp: Wire>(ring: &str, pages: usize, start: u32, steps: &[(bo
                 init(memory.base(), start);
             }
             let split = || Split::new(&memory.parts()).expect("at most 16 pages");
-            let front: Box<dyn End> = match index & 1 {
+            let front: Box<dyn End + '_> = match index & 1 {
                 0 => Box::new(C::new(ring, "front", memory, start, rsp_len)),
                 _ => Box::new(FrontRing::<Split, Req, Rsp>::attach(split()).expect("it is a ring")),
             };
-            let back: Box<dyn End> = match index & 2 {
+            let back: Box<dyn End + '_> = match index & 2 {
                 0 => Box::new(C::new(ring, "back", memory, start, req_len)),
                 _ => Box::new(BackRing::<Split, Req, Rsp>::attach(split()).expect("it is a ring")),
             };

@@ -102,9 +102,9 @@ impl Drop for C {
     }
 }
 
-type Rust = Vchan<Pages<1>, Pages<16>>;
+type Rust<'a> = Vchan<Pages<'a, 1>, Pages<'a, 16>>;
 
-impl End for Rust {
+impl End for Rust<'_> {
     fn transfer(&mut self, kind: Kind, bytes: &mut [u8]) -> Done {
         let Transfer { count, notify } = match kind {
             Kind::Send => self.send(bytes),
@@ -130,7 +130,10 @@ impl End for Rust {
 }
 
 /// A channel's memory as the crate takes it: the control page, and both buffers.
-fn memory([control, data]: &[Memory; 2], orders: Orders) -> (Pages<1>, Pages<16>, Pages<16>) {
+fn memory(
+    [control, data]: &[Memory; 2],
+    orders: Orders,
+) -> (Pages<'_, 1>, Pages<'_, 16>, Pages<'_, 16>) {
     let buffer = |order: u16, first: usize, pages: usize| match order {
         SMALL_ORDER | LARGE_ORDER => Pages::new(&control.parts()),
         _ => Pages::new(&data.parts()[first..first + pages]),
@@ -142,7 +145,7 @@ fn memory([control, data]: &[Memory; 2], orders: Orders) -> (Pages<1>, Pages<16>
 }
 
 /// A server for buffers of at least so many bytes.
-fn server(c: bool, channel: &[Memory; 2], left: usize, right: usize) -> Box<dyn End> {
+fn server(c: bool, channel: &[Memory; 2], left: usize, right: usize) -> Box<dyn End + '_> {
     let orders = Orders::at_least(left, right).expect("not too large");
     if c {
         // SAFETY: the type is that of `vchan.c`; the memory is as large as the orders say and outlives the end.
@@ -161,7 +164,7 @@ fn server(c: bool, channel: &[Memory; 2], left: usize, right: usize) -> Box<dyn 
 }
 
 /// A client of what the server left in memory.
-fn client(c: bool, channel: &[Memory; 2]) -> Box<dyn End> {
+fn client(c: bool, channel: &[Memory; 2]) -> Box<dyn End + '_> {
     if c {
         // SAFETY: the type is that of `vchan.c`; the memory is as large as the orders say and outlives the end.
         let end = unsafe {

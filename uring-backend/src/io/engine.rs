@@ -4,10 +4,12 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
+use hypervisor_client::mapped::Mapped;
 use io_uring::{IoUring, opcode, squeue, types};
-use ring_proto::shared::{Region, SharedMemory};
+use ring_proto::shared::{AsRegion, Region, SharedMemory};
 
 /// What an operation's completion is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +145,7 @@ const BUFFER_LEN: usize = 2 << 20;
 /// Memory that fixed buffers are made of.
 #[derive(Debug)]
 struct FixedMemory {
-    memory: Region,
+    memory: Arc<Mapped>,
     /// For each [`BUFFER_LEN`] of it: whether the kernel has it, `None` when it was not asked yet.
     registered: Vec<Option<bool>>,
 }
@@ -206,7 +208,7 @@ impl Engine {
 
     /// Makes fixed buffers of this memory as it is used, so that operations on it need not look its pages up. Once per
     /// engine.
-    pub(crate) fn use_memory(&mut self, memory: Region) -> io::Result<()> {
+    pub(crate) fn use_memory(&mut self, memory: Arc<Mapped>) -> io::Result<()> {
         let buffers = memory.len().div_ceil(BUFFER_LEN);
         let count = u16::try_from(buffers).map_err(|_| io::ErrorKind::InvalidInput)?;
         self.ring.submitter().register_buffers_sparse(count.into())?;
@@ -216,22 +218,23 @@ impl Engine {
 
     /// The number of the fixed buffer that memory lies in, if it does. The first use of a buffer registers it.
     #[inline]
-    fn buffer_of(&mut self, memory: Region) -> Option<u16> {
+    fn buffer_of(&mut self, memory: Region<'_>) -> Option<u16> {
         let fixed = self.fixed.as_mut()?;
-        let base = fixed.memory.base().as_ptr().addr();
+        let whole = fixed.memory.as_region();
+        let base = whole.base().as_ptr().addr();
         let start = memory.base().as_ptr().addr().checked_sub(base)?;
         let end = start + memory.len();
         let number = start / BUFFER_LEN;
-        if end > fixed.memory.len() || end > (number + 1) * BUFFER_LEN {
+        if end > whole.len() || end > (number + 1) * BUFFER_LEN {
             return None;
         }
         let registered = fixed.registered.get_mut(number)?;
         if registered.is_none() {
-            let len = BUFFER_LEN.min(fixed.memory.len() - number * BUFFER_LEN);
-            let part = fixed.memory.part(number * BUFFER_LEN, len)?;
+            let len = BUFFER_LEN.min(whole.len() - number * BUFFER_LEN);
+            let part = whole.part(number * BUFFER_LEN, len)?;
             let iovec = libc::iovec { iov_base: part.base().as_ptr().cast(), iov_len: part.len() };
-            // SAFETY: the memory is mapped as long as a copy of it is in use, and `fixed.memory` is one. The kernel
-            // holds the pages themselves besides.
+            // SAFETY: `fixed.memory` keeps it mapped as long as the engine lives. The kernel holds the pages themselves
+            // besides.
             let result = unsafe {
                 self.ring.submitter().register_buffers_update(number as u32, &[iovec], None)
             };
@@ -254,8 +257,13 @@ impl Engine {
     }
 
     /// Adds memory to what a slot's next operation transfers. Adjacent memory makes one piece.
+    ///
+    /// # Safety
+    ///
+    /// The memory stays mapped, and is used as shared memory only, until the slot is [cleared](Self::clear) with no
+    /// operation of it under way, or the engine is dropped.
     #[inline]
-    pub(crate) fn add(&mut self, slot: u32, memory: Region) {
+    pub(crate) unsafe fn add(&mut self, slot: u32, memory: Region<'_>) {
         let buffer = self.buffer_of(memory);
         let Some(vector) = self.vectors.get_mut(slot as usize) else { return };
         let start = memory.base().as_ptr();
@@ -389,8 +397,8 @@ impl Engine {
     fn push(&mut self, entry: squeue::Entry, token: Token) {
         let entry = entry.user_data(token.pack());
         loop {
-            // SAFETY: all that the entry points to is a region in use, or the engine's own memory, and lives until the
-            // completion (see the module's rules).
+            // SAFETY: all that the entry points to is memory that the caller of `add` keeps, or the engine's own, and
+            // lives until the completion (see the module's rules).
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 self.outstanding += u64::from(token != Token::Doorbell);
                 // A read of an event that has not come goes along with the next submission.
@@ -487,14 +495,26 @@ mod tests {
     use rustix::event::{EventfdFlags, eventfd};
 
     use super::*;
-    use crate::io::PrivatePages;
 
     struct Rig {
         engine: Engine,
         event: OwnedFd,
         doorbell: OwnedFd,
-        memory: PrivatePages,
+        memory: Arc<Mapped>,
         image: File,
+    }
+
+    fn pages(count: usize) -> Arc<Mapped> {
+        Arc::new(Mapped::anonymous(count).unwrap())
+    }
+
+    fn page(memory: &Mapped, index: usize) -> Region<'_> {
+        memory.as_region().part(index * PAGE_SIZE, PAGE_SIZE).unwrap()
+    }
+
+    fn add(engine: &mut Engine, slot: u32, memory: Region<'_>) {
+        // SAFETY: every test keeps its memory until its engine is gone.
+        unsafe { engine.add(slot, memory) }
     }
 
     fn rig() -> Rig {
@@ -514,7 +534,7 @@ mod tests {
             },
         )
         .unwrap();
-        Rig { engine, event, doorbell, memory: PrivatePages::new(8).unwrap(), image }
+        Rig { engine, event, doorbell, memory: pages(8), image }
     }
 
     fn finish(engine: &mut Engine) -> Completion {
@@ -533,12 +553,12 @@ mod tests {
 
     #[test]
     fn adjacent_pages_make_one_piece_and_fixed_memory_is_recognised() {
+        let elsewhere = pages(1);
         let mut rig = rig();
-        let page = |index| rig.memory.page(index).unwrap();
-        rig.engine.use_memory(rig.memory.region()).unwrap();
+        rig.engine.use_memory(rig.memory.clone()).unwrap();
         rig.engine.clear(1);
         for index in [0, 1, 2, 5, 6] {
-            rig.engine.add(1, page(index));
+            add(&mut rig.engine, 1, page(&rig.memory, index));
         }
         let vector = &rig.engine.vectors[1];
         let lengths: Vec<_> = vector.pieces.iter().map(|piece| piece.iov_len).collect();
@@ -546,8 +566,7 @@ mod tests {
             (lengths, vector.buffer),
             (vec![3 * PAGE_SIZE, 2 * PAGE_SIZE], Buffer::Fixed(0))
         );
-        let elsewhere = PrivatePages::new(1).unwrap();
-        rig.engine.add(1, elsewhere.page(0).unwrap());
+        add(&mut rig.engine, 1, page(&elsewhere, 0));
         assert_eq!(rig.engine.vectors[1].buffer, Buffer::None);
     }
 
@@ -556,20 +575,21 @@ mod tests {
         for register in [false, true] {
             let mut rig = rig();
             if register {
-                rig.engine.use_memory(rig.memory.region()).unwrap();
+                rig.engine.use_memory(rig.memory.clone()).unwrap();
             }
-            let page = |index| rig.memory.page(index).unwrap();
+            let memory = rig.memory.clone();
+            let page = |index| page(&memory, index);
             page(0).copy_in(0, &[7; PAGE_SIZE]);
             page(3).copy_in(0, &[9; PAGE_SIZE]);
             rig.engine.clear(0);
-            rig.engine.add(0, page(0));
-            rig.engine.add(0, page(3));
+            add(&mut rig.engine, 0, page(0));
+            add(&mut rig.engine, 0, page(3));
             rig.engine.transfer(0, Direction::Write, ImageFile::Direct, 512);
             let done = finish(&mut rig.engine);
             assert_eq!((done.token, done.result), (Token::Slot(0), 8192));
 
             rig.engine.clear(2);
-            rig.engine.add(2, page(6).part(512, 1024).unwrap());
+            add(&mut rig.engine, 2, page(6).part(512, 1024).unwrap());
             let fixed = rig.engine.transfer(2, Direction::Read, ImageFile::Buffered, 512 + 3584);
             assert_eq!(fixed, register);
             assert_eq!(finish(&mut rig.engine).result, 1024);
@@ -586,24 +606,23 @@ mod tests {
         rig.image.write_all(&[1; 3 * 4096]).unwrap();
         rig.engine.clear(0);
         for index in [0, 2, 4] {
-            rig.engine.add(0, rig.memory.page(index).unwrap());
+            add(&mut rig.engine, 0, page(&rig.memory, index));
         }
         rig.engine.advance(0, 4096 + 1024);
         rig.engine.transfer(0, Direction::Read, ImageFile::Direct, 4096 + 1024);
         assert_eq!(finish(&mut rig.engine).result, 2 * 4096 - 1024);
-        let byte = |index, at| rig.memory.page(index).unwrap().read::<u8>(at);
+        let byte = |index, at| page(&rig.memory, index).read::<u8>(at);
         assert_eq!((byte(0, 0), byte(2, 1023), byte(2, 1024), byte(4, 4095)), (0, 0, 1, 1));
     }
 
     #[test]
     fn only_memory_in_use_is_registered_and_only_within_a_buffer() {
+        let memory = pages((3 * BUFFER_LEN - PAGE_SIZE) / PAGE_SIZE);
         let mut rig = rig();
-        let pages = (3 * BUFFER_LEN - PAGE_SIZE) / PAGE_SIZE;
-        let memory = PrivatePages::new(pages).unwrap();
-        rig.engine.use_memory(memory.region()).unwrap();
+        rig.engine.use_memory(memory.clone()).unwrap();
         let buffer = |rig: &mut Rig, offset, len| {
             rig.engine.clear(0);
-            rig.engine.add(0, memory.region().part(offset, len).unwrap());
+            add(&mut rig.engine, 0, memory.as_region().part(offset, len).unwrap());
             rig.engine.vectors[0].buffer
         };
         assert_eq!(buffer(&mut rig, 2 * BUFFER_LEN, BUFFER_LEN - PAGE_SIZE), Buffer::Fixed(2));

@@ -5,68 +5,32 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::ptr::NonNull;
 
-use ring_proto::shared::{PAGE_SIZE, Region, SharedMemory};
+use hypervisor_client::mapped::Mapped;
+use ring_proto::shared::{AsRegion, PAGE_SIZE, Region};
 
 /// Private pages, for data that the hypervisor copies. Pages never touched take no memory.
 #[derive(Debug)]
 pub(crate) struct PrivatePages {
-    memory: Region,
+    memory: Mapped,
 }
 
 impl PrivatePages {
     /// `count` pages of zeros, at least one.
     pub(crate) fn new(count: usize) -> io::Result<Self> {
-        let len = count.max(1) * PAGE_SIZE;
-        // SAFETY: a new anonymous mapping touches no memory that exists.
-        let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                -1,
-                0,
-            )
-        };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
-        // SAFETY: mapped just now, unmapped in `drop`, after the engine that might use it is gone (the queue's fields
-        // are dropped in that order); page-aligned; no reference into it is ever made.
-        Ok(Self { memory: unsafe { Region::new(base, len) } })
-    }
-
-    /// All of them.
-    #[cfg(test)]
-    pub(crate) fn region(&self) -> Region {
-        self.memory
+        Ok(Self { memory: Mapped::anonymous(count)? })
     }
 
     /// One of them.
-    pub(crate) fn page(&self, index: u32) -> Option<Region> {
-        self.memory.part(index as usize * PAGE_SIZE, PAGE_SIZE)
+    pub(crate) fn page(&self, index: u32) -> Option<Region<'_>> {
+        self.memory.as_region().part(index as usize * PAGE_SIZE, PAGE_SIZE)
     }
 
     /// Gives the memory back to the system; all pages are zeros again.
     pub(crate) fn release(&self) {
-        // SAFETY: the range is this mapping. No operation is under way in it: the caller says so by calling.
-        unsafe {
-            libc::madvise(
-                self.memory.base().as_ptr().cast(),
-                self.memory.len(),
-                libc::MADV_DONTNEED,
-            )
-        };
-    }
-}
-
-impl Drop for PrivatePages {
-    fn drop(&mut self) {
-        // SAFETY: the mapping of `new`, used by nobody any more.
-        unsafe { libc::munmap(self.memory.base().as_ptr().cast(), self.memory.len()) };
+        if let Err(error) = self.memory.forget() {
+            log::debug!("memory that is not in use stays: {error}");
+        }
     }
 }
 

@@ -4,8 +4,9 @@
 //!
 //! What is handed to the kernel stays valid until its completion, by these rules:
 //!
-//! * A [`Region`] is mapped as long as any copy of it is in use ([`Region::new`]); the kernel's use counts. A queue
-//!   keeps the mapping of each page until the request that uses it is done, and drops its engine first.
+//! * Memory that is [added](Engine::add) to a slot stays mapped until the slot is done: the caller's promise. A queue
+//!   keeps the mapping of each page until the request that uses it is answered, and drops its engine first.
+//! * Memory that fixed buffers are made of belongs to the engine too.
 //! * Vectors, and the buffers that events are read into, belong to the [`Engine`] and do not move.
 //! * Dropping the engine cancels what can be cancelled and waits for everything else.
 #![allow(unsafe_code)]

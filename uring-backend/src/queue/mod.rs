@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use hypervisor_client::{Client, EventChannel, Mapping};
 use ring_proto::blkif::{Abi, BackRing, Disk as DiskRules, Segment};
 use ring_proto::ring::RingError;
-use ring_proto::shared::Region;
 use ring_proto::xen::DomId;
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -104,8 +103,6 @@ pub(crate) struct QueueParts {
     pub(crate) number: usize,
     pub(crate) client: Arc<dyn Client>,
     pub(crate) peer: DomId,
-    /// The pages of the ring.
-    pub(crate) ring: Mapping,
     pub(crate) channel: EventChannel,
     pub(crate) abi: Abi,
     /// Most segments of an indirect request.
@@ -128,7 +125,7 @@ struct Parked {
 /// Fields are dropped in order: the engine first, which waits for the kernel to let go of all memory.
 pub(crate) struct Queue {
     engine: Engine,
-    ring: BackRing<Region>,
+    ring: BackRing<Mapping>,
     pages: PeerPages,
     slots: Vec<Slot>,
     /// Slots that are free. The one freed last is used first.
@@ -158,9 +155,9 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// To be made on the thread that runs it.
-    pub(crate) fn new(parts: QueueParts) -> Result<Self, QueueError> {
-        let ring = BackRing::attach(parts.ring.region(), parts.abi, parts.max_indirect)?;
+    /// A queue for the ring in `pages`. To be made on the thread that runs it.
+    pub(crate) fn new(pages: Mapping, parts: QueueParts) -> Result<Self, QueueError> {
+        let ring = BackRing::attach(pages, parts.abi, parts.max_indirect)?;
         let slots = ring.size();
         let helper_wake = Arc::new(
             eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| system("eventfd")(error.into()))?,

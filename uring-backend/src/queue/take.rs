@@ -3,6 +3,7 @@
 //! From the ring to the first stage: requests are taken, judged, and admitted as soon as they may begin.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hypervisor_client::CopyDirection;
@@ -162,7 +163,7 @@ impl Queue {
         state.status = Status::Okay;
         state.placed.clear();
         for &segment in &self.segments {
-            let Some((place, page)) = self.pages.reach(segment.gref()) else {
+            let Some(place) = self.pages.reach(segment.gref()) else {
                 // Not reached: there was room for all segments.
                 state.status = Status::Error;
                 break;
@@ -170,15 +171,24 @@ impl Queue {
             if !self.memory_known {
                 if let Some(backing) = self.pages.backing(place) {
                     self.memory_known = true;
-                    if let Err(error) = self.engine.use_memory(backing) {
+                    if let Err(error) = self.engine.use_memory(Arc::clone(backing)) {
                         let (disk, queue) = (&self.parts.disk.name, self.parts.number);
                         log::warn!("{disk} queue {queue}: no fixed buffers: {error}");
                     }
                 }
             }
             state.placed.push(Placed { segment, place });
-            if let Some(memory) = page.part(segment.offset(), segment.byte_len()) {
-                self.engine.add(slot, memory);
+            let page = self.pages.memory(place);
+            if let Some(memory) =
+                page.and_then(|page| page.part(segment.offset(), segment.byte_len()))
+            {
+                #[allow(unsafe_code)]
+                // SAFETY: what is in `placed` is in use, and so mapped, until the request is answered; by then all
+                // operations of the slot are done, and `clear` is called before the next one. The queue drops its engine
+                // before its pages.
+                unsafe {
+                    self.engine.add(slot, memory);
+                }
             }
         }
         self.segments.clear();

@@ -18,7 +18,7 @@ use ring_proto::blkif::{
     Abi, FrontRing, Indirect, RawSegment, Request, Response, Rw, RwOp, Segment, SegmentArray,
     Segments, Status,
 };
-use ring_proto::shared::{Region, SharedMemory, bytes_of};
+use ring_proto::shared::{SharedMemory, bytes_of};
 use ring_proto::xen::{DomId, Errno, GrantRef};
 use ring_proto::xenbus::vbd::{BackendFeatures, Connection, FrontendSettings, Geometry, Queue};
 use ring_proto::xenbus::{self, FrontendWork, Key, ReadDirectory, State, WriteDirectory};
@@ -328,7 +328,7 @@ impl Frontend {
         let queues: Vec<_> = self
             .queues
             .iter()
-            .map(|queue| Queue::new(queue.ring_grant.refs(), queue.channel.port()).unwrap())
+            .map(|queue| Queue::new(queue.ring.memory().refs(), queue.channel.port()).unwrap())
             .collect();
         let connection = Connection::new(settings, &queues).unwrap();
         connection.write(&mut Directory(&self.store, self.vbd.frontend_path())).unwrap();
@@ -362,24 +362,21 @@ impl Drop for Frontend {
 pub const DATA_PAGES: usize = 512;
 
 pub struct FrontQueue {
-    pub ring: FrontRing<Region>,
+    pub ring: FrontRing<Grant>,
     pub channel: EventChannel,
     pub data: Grant,
     descriptors: Grant,
-    ring_grant: Grant,
     next_id: u64,
 }
 
 impl FrontQueue {
     fn new(client: &dyn Client, ring_pages: usize, abi: Abi) -> Self {
         let grant = |pages| client.grant(BACK, pages, Access::ReadWrite).unwrap();
-        let ring_grant = grant(ring_pages);
         Self {
-            ring: FrontRing::new(ring_grant.region(), abi).unwrap(),
+            ring: FrontRing::new(grant(ring_pages), abi).unwrap(),
             channel: client.alloc_unbound(BACK).unwrap(),
             data: grant(DATA_PAGES),
             descriptors: grant(1),
-            ring_grant,
             next_id: 1,
         }
     }
@@ -387,11 +384,6 @@ impl FrontQueue {
     pub fn id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
-    }
-
-    /// The pages of the ring, to be broken by a hostile test.
-    pub fn ring_memory(&self) -> Region {
-        self.ring_grant.region()
     }
 
     /// Segments for `sectors` from byte 0 of data page `page` on.
@@ -412,7 +404,7 @@ impl FrontQueue {
             None => {
                 for (at, segment) in segments.iter().enumerate() {
                     let raw = RawSegment::from(*segment);
-                    self.descriptors.region().copy_in(at * 8, bytes_of(&raw));
+                    self.descriptors.copy_in(at * 8, bytes_of(&raw));
                 }
                 let refs: Vec<GrantRef> = self.descriptors.refs().to_vec();
                 Segments::Indirect(Indirect::new(segments.len() as u16, &refs).unwrap())
@@ -424,12 +416,12 @@ impl FrontQueue {
     /// What a data page holds.
     pub fn page(&self, page: usize) -> Vec<u8> {
         let mut bytes = vec![0; 4096];
-        self.data.region().copy_out(page * 4096, &mut bytes);
+        self.data.copy_out(page * 4096, &mut bytes);
         bytes
     }
 
     pub fn fill_page(&self, page: usize, byte: u8) {
-        self.data.region().copy_in(page * 4096, &[byte; 4096]);
+        self.data.copy_in(page * 4096, &[byte; 4096]);
     }
 
     /// Shows the backend what was pushed.
@@ -480,13 +472,13 @@ impl FrontQueue {
 
     /// Reads sectors through data pages from 0 on.
     pub fn read(&mut self, sector: u64, sectors: usize) -> Result<Vec<u8>, Status> {
-        self.data.region().copy_in(0, &vec![0xee; sectors * 512]);
+        self.data.copy_in(0, &vec![0xee; sectors * 512]);
         let segments = self.segments(0, sectors);
         let request = self.rw(RwOp::Read, sector, &segments);
         match self.call(&request) {
             Status::Okay => {
                 let mut bytes = vec![0; sectors * 512];
-                self.data.region().copy_out(0, &mut bytes);
+                self.data.copy_out(0, &mut bytes);
                 Ok(bytes)
             }
             status => Err(status),
@@ -495,7 +487,7 @@ impl FrontQueue {
 
     /// Writes sectors through data pages from 0 on.
     pub fn write(&mut self, op: RwOp, sector: u64, bytes: &[u8]) -> Status {
-        self.data.region().copy_in(0, bytes);
+        self.data.copy_in(0, bytes);
         let segments = self.segments(0, bytes.len() / 512);
         let request = self.rw(op, sector, &segments);
         self.call(&request)

@@ -15,7 +15,7 @@ use hypervisor_client::toolstack::{self, Vbd, VbdConfig};
 use hypervisor_client::{Access, Client, EventChannel, Mapping};
 use hypervisor_hosted::Hosted;
 use ring_proto::blkif::{BackRing, Request, RwOp, Segment, Segments, Status, Tag, descriptors};
-use ring_proto::shared::{PAGE_SIZE, Region, SharedMemory};
+use ring_proto::shared::{PAGE_SIZE, SharedMemory};
 use ring_proto::xen::DomId;
 use ring_proto::xenbus::vbd::{BackendFeatures, Connection, Geometry};
 use ring_proto::xenbus::{ReadDirectory, State, WriteDirectory};
@@ -130,9 +130,8 @@ impl WriteDirectory for Write<'_> {
 
 /// One queue as the backend sees it.
 pub struct BackQueue {
-    pub ring: BackRing<Region>,
+    pub ring: BackRing<Mapping>,
     pub channel: EventChannel,
-    _mapping: Mapping,
 }
 
 /// A backend that does nothing by itself.
@@ -198,10 +197,9 @@ impl Backend {
             .map(|queue| {
                 let mapping = self.client.map(FRONT, queue.refs(), Access::ReadWrite).unwrap();
                 let indirect = self.features.max_indirect_segments as u16;
-                let ring = BackRing::attach(mapping.region(), connection.settings().abi, indirect)
-                    .unwrap();
+                let ring = BackRing::attach(mapping, connection.settings().abi, indirect).unwrap();
                 let channel = self.client.bind_interdomain(FRONT, queue.port).unwrap();
-                BackQueue { ring, channel, _mapping: mapping }
+                BackQueue { ring, channel }
             })
             .collect();
         self.connection = Some(connection);
@@ -277,7 +275,7 @@ impl Backend {
                 .flat_map(|(page, gref)| {
                     let mapping = self.client.map(FRONT, &[*gref], Access::ReadOnly).unwrap();
                     let mut bytes = vec![0; indirect.in_page(page) * 8];
-                    mapping.region().copy_out(0, &mut bytes);
+                    mapping.copy_out(0, &mut bytes);
                     descriptors(&bytes).collect::<Result<Vec<_>, _>>().unwrap()
                 })
                 .collect(),
@@ -297,8 +295,8 @@ impl Backend {
             };
             let offset = page * PAGE_SIZE + segment.offset();
             match rw.op {
-                RwOp::Read => pages.region().copy_in(offset, range),
-                _ => pages.region().copy_out(offset, range),
+                RwOp::Read => pages.copy_in(offset, range),
+                _ => pages.copy_out(offset, range),
             }
             at += segment.byte_len();
         }

@@ -4,13 +4,13 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use ring_proto::shared::{PAGE_SIZE, Region, SharedMemory};
+use ring_proto::shared::{PAGE_SIZE, SharedMemory};
 use ring_proto::xen::grant_table::{GNTCOPY_DEST_GREF, GNTCOPY_SOURCE_GREF};
 use ring_proto::xen::{DomId, Errno, GrantRef};
 
 use super::abi;
 use super::ioctl::{Argument, ioctl, refused};
-use crate::mapped::Mapped;
+use crate::mapped::{Mapped, Memory};
 use crate::status::grant_result;
 use crate::{Access, CopyDirection, Error, GrantCopy};
 
@@ -27,20 +27,11 @@ pub(crate) struct GrantedPages {
     gntalloc: Arc<File>,
     index: u64,
     count: u32,
-    _memory: Option<Mapped>,
 }
 
-/// A peer's pages, mapped until dropped. The order of the fields is that of their end: the driver wants the memory
-/// unmapped before it hears of it.
+/// A peer's pages, in the driver's table until dropped. It wants the memory unmapped before that.
 #[derive(Debug)]
 pub(crate) struct MappedPages {
-    _memory: Option<Mapped>,
-    _grants: MappedGrants,
-}
-
-/// An entry in the driver's table, until dropped.
-#[derive(Debug)]
-struct MappedGrants {
     gntdev: Arc<File>,
     index: u64,
     count: u32,
@@ -57,7 +48,7 @@ impl Files {
         peer: DomId,
         pages: usize,
         access: Access,
-    ) -> Result<(Region, Vec<GrantRef>, GrantedPages), Error> {
+    ) -> Result<(Memory, Vec<GrantRef>, GrantedPages), Error> {
         let operation = || format!("grant of {pages} pages (gntalloc has a parameter `limit`)");
         let count = count(pages).ok_or_else(|| invalid(operation(), peer))?;
         let flags = if access == Access::ReadWrite { abi::GNTALLOC_FLAG_WRITABLE } else { 0 };
@@ -69,13 +60,10 @@ impl Files {
         let refs =
             argument.array(size_of::<abi::AllocGref>(), pages).into_iter().map(GrantRef).collect();
         // From here on a drop deallocates.
-        let mut granted =
-            GrantedPages { gntalloc: Arc::clone(&self.gntalloc), index, count, _memory: None };
+        let granted = GrantedPages { gntalloc: Arc::clone(&self.gntalloc), index, count };
         let memory = Mapped::file_at(&self.gntalloc, index, pages, Access::ReadWrite)
             .map_err(|error| refused(operation(), peer, error))?;
-        let region = memory.region();
-        granted._memory = Some(memory);
-        Ok((region, refs, granted))
+        Ok((Memory::all(memory), refs, granted))
     }
 
     pub fn map(
@@ -83,7 +71,7 @@ impl Files {
         peer: DomId,
         refs: &[GrantRef],
         access: Access,
-    ) -> Result<(Region, MappedPages), Error> {
+    ) -> Result<(Memory, MappedPages), Error> {
         let first = refs.first().copied().unwrap_or(GrantRef::INVALID);
         let operation = || format!("map of {} grants from {first} on for {access}", refs.len());
         let count = count(refs.len()).ok_or_else(|| invalid(operation(), peer))?;
@@ -96,14 +84,14 @@ impl Files {
         ioctl(&self.gntdev, abi::GNTDEV_MAP_GRANT_REF, &mut argument)
             .map_err(|error| refused(operation(), peer, error))?;
         let index = argument.get::<abi::MapGrantRef>(0).index;
-        let grants = MappedGrants { gntdev: Arc::clone(&self.gntdev), index, count };
+        let grants = MappedPages { gntdev: Arc::clone(&self.gntdev), index, count };
         // It is this that asks the hypervisor.
         let memory = Mapped::file_at(&self.gntdev, index, refs.len(), access)
             .map_err(|error| refused(operation(), peer, error))?;
-        Ok((memory.region(), MappedPages { _memory: Some(memory), _grants: grants }))
+        Ok((Memory::all(memory), grants))
     }
 
-    pub fn copy(&self, peer: DomId, operations: &mut [GrantCopy]) -> Result<(), Error> {
+    pub fn copy(&self, peer: DomId, operations: &mut [GrantCopy<'_>]) -> Result<(), Error> {
         let mut segments = Vec::with_capacity(operations.len());
         for operation in operations.iter_mut() {
             let fits = usize::from(operation.offset) + operation.local.len() <= PAGE_SIZE;
@@ -132,7 +120,7 @@ impl Files {
     }
 }
 
-fn segment(peer: DomId, operation: &GrantCopy) -> abi::CopySegment {
+fn segment(peer: DomId, operation: &GrantCopy<'_>) -> abi::CopySegment {
     let local = operation.local.base().as_ptr().expose_provenance() as u64;
     let foreign = abi::foreign(operation.gref.0, operation.offset, peer.0);
     let (source, dest, flags) = match operation.direction {
@@ -162,7 +150,7 @@ impl Drop for GrantedPages {
     }
 }
 
-impl Drop for MappedGrants {
+impl Drop for MappedPages {
     fn drop(&mut self) {
         let wish = abi::UnmapGrantRef { index: self.index, count: self.count, pad: 0 };
         if let Err(error) =

@@ -57,16 +57,16 @@ impl Client for DeviceClient {
     }
 
     fn grant(&self, peer: DomId, pages: usize, access: Access) -> Result<Grant, Error> {
-        let (region, refs, pages) = self.grants.grant(peer, pages, access)?;
-        Ok(Grant::new(region, refs, memory::GrantedPages::Device(pages)))
+        let (memory, refs, pages) = self.grants.grant(peer, pages, access)?;
+        Ok(Grant::new(memory, refs, memory::GrantedPages::Device(pages)))
     }
 
     fn map(&self, peer: DomId, refs: &[GrantRef], access: Access) -> Result<Mapping, Error> {
-        let (region, pages) = self.grants.map(peer, refs, access)?;
-        Ok(Mapping::new(region, None, memory::MappedPages::Device(pages)))
+        let (memory, pages) = self.grants.map(peer, refs, access)?;
+        Ok(Mapping::new(memory, false, memory::MappedPages::Device(pages)))
     }
 
-    fn copy(&self, peer: DomId, operations: &mut [GrantCopy]) -> Result<(), Error> {
+    fn copy(&self, peer: DomId, operations: &mut [GrantCopy<'_>]) -> Result<(), Error> {
         self.grants.copy(peer, operations)
     }
 

@@ -73,7 +73,7 @@ mod tests {
 
     use super::*;
 
-    fn with_table(test: impl FnOnce(&GrantTable<Region>, Region)) {
+    fn with_table(test: impl FnOnce(&GrantTable<Region<'_>>, Region<'_>)) {
         let mut memory = vec![0u64; 512];
         // SAFETY: the vector outlives the region and is used through it only.
         let region =

@@ -161,16 +161,16 @@ impl Client for HostedClient {
     }
 
     fn grant(&self, peer: DomId, pages: usize, access: Access) -> Result<Grant, Error> {
-        let (region, refs, pages) = self.pool.grant(peer, pages, access)?;
-        Ok(Grant::new(region, refs, memory::GrantedPages::Hosted(pages)))
+        let (memory, refs, pages) = self.pool.grant(peer, pages, access)?;
+        Ok(Grant::new(memory, refs, memory::GrantedPages::Hosted(pages)))
     }
 
     fn map(&self, peer: DomId, refs: &[GrantRef], access: Access) -> Result<Mapping, Error> {
-        let (region, backing, pages) = self.peers.map(peer, refs, access)?;
-        Ok(Mapping::new(region, backing, memory::MappedPages::Hosted(pages)))
+        let (memory, shared, pages) = self.peers.map(peer, refs, access)?;
+        Ok(Mapping::new(memory, shared, memory::MappedPages::Hosted(pages)))
     }
 
-    fn copy(&self, peer: DomId, operations: &mut [GrantCopy]) -> Result<(), Error> {
+    fn copy(&self, peer: DomId, operations: &mut [GrantCopy<'_>]) -> Result<(), Error> {
         self.peers.copy(peer, operations)
     }
 

@@ -9,7 +9,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use ring_proto::shared::{PAGE_SIZE, Region, SharedMemory};
+use ring_proto::shared::{AsRegion, PAGE_SIZE, SharedMemory};
 use ring_proto::xen::grant_table::{
     GNTMAP_DEVICE_MAP, GNTMAP_READONLY, GrantError, MapGrantRef, UnmapGrantRef, op,
 };
@@ -17,7 +17,7 @@ use ring_proto::xen::{DomId, Errno, GrantRef, hypercall};
 
 use super::connection::{Connection, batch, errno, refused};
 use super::protocol::{Pool as PoolRequest, PoolFound, kind};
-use crate::mapped::Mapped;
+use crate::mapped::{Mapped, Memory};
 use crate::status::grant_result;
 use crate::{Access, CopyDirection, Error, GrantCopy};
 
@@ -28,7 +28,7 @@ struct PeerPool {
     pages: u64,
     access: Access,
     file: OwnedFd,
-    memory: Mapped,
+    memory: Arc<Mapped>,
 }
 
 impl PeerPool {
@@ -37,10 +37,14 @@ impl PeerPool {
         mfn.checked_sub(self.base_mfn).filter(|&page| page < self.pages)
     }
 
+    /// Where in the pool a machine frame's page begins, in bytes.
+    fn offset(&self, mfn: u64) -> Option<usize> {
+        usize::try_from(self.page(mfn)?).ok()?.checked_mul(PAGE_SIZE)
+    }
+
     /// The memory of `count` pages from a machine frame on.
-    fn region(&self, mfn: u64, count: usize) -> Option<Region> {
-        let page = usize::try_from(self.page(mfn)?).ok()?;
-        self.memory.region().part(page.checked_mul(PAGE_SIZE)?, count.checked_mul(PAGE_SIZE)?)
+    fn memory(&self, mfn: u64, count: usize) -> Option<Memory> {
+        Memory::part(&self.memory, self.offset(mfn)?, count.checked_mul(PAGE_SIZE)?)
     }
 }
 
@@ -51,10 +55,9 @@ pub(super) struct Peers {
     pools: Mutex<Vec<Weak<PeerPool>>>,
 }
 
-/// A peer's pages, mapped until dropped. The order of the fields is that of their end: the hypervisor hears of it last.
+/// A peer's pages, mapped until dropped. The pool stays known as long as one of its pages is mapped.
 #[derive(Debug)]
 pub(crate) struct MappedPages {
-    _stitched: Option<Mapped>,
     _pool: Arc<PeerPool>,
     _handles: Handles,
 }
@@ -79,13 +82,13 @@ impl Peers {
         Self { connection, pools: Mutex::default() }
     }
 
-    /// Maps pages side by side. Also returns the pool that they are a part of, if they are.
+    /// Maps pages side by side. Also returns whether they are a part of their pool.
     pub fn map(
         &self,
         peer: DomId,
         refs: &[GrantRef],
         access: Access,
-    ) -> Result<(Region, Option<Region>, MappedPages), Error> {
+    ) -> Result<(Memory, bool, MappedPages), Error> {
         let mut wishes: Vec<_> = refs.iter().map(|&gref| wish(peer, gref, access)).collect();
         let handles = self.map_handles(peer, &mut wishes)?;
         if let Some((gref, error)) = wishes
@@ -101,15 +104,10 @@ impl Peers {
         let pool = self.pool(peer, first, access)?;
         let adjacent = wishes.iter().zip(first..).all(|(wish, expected)| frame(wish) == expected);
         if adjacent {
-            let region = pool
-                .region(first, refs.len())
+            let memory = pool
+                .memory(first, refs.len())
                 .ok_or_else(|| self.connection.nonsense("map of grants"))?;
-            let backing = pool.memory.region();
-            return Ok((
-                region,
-                Some(backing),
-                MappedPages { _stitched: None, _pool: pool, _handles: handles },
-            ));
+            return Ok((memory, true, MappedPages { _pool: pool, _handles: handles }));
         }
         let pages: Option<Vec<u64>> = wishes.iter().map(|wish| pool.page(frame(wish))).collect();
         let pages = pages.ok_or_else(|| self.connection.nonsense("map of grants"))?;
@@ -120,16 +118,11 @@ impl Peers {
                     source,
                 }
             })?;
-        let region = stitched.region();
-        Ok((
-            region,
-            None,
-            MappedPages { _stitched: Some(stitched), _pool: pool, _handles: handles },
-        ))
+        Ok((Memory::all(stitched), false, MappedPages { _pool: pool, _handles: handles }))
     }
 
     /// Maps each page for as long as its copy takes.
-    pub fn copy(&self, peer: DomId, operations: &mut [GrantCopy]) -> Result<(), Error> {
+    pub fn copy(&self, peer: DomId, operations: &mut [GrantCopy<'_>]) -> Result<(), Error> {
         for operations in operations.chunks_mut(batch::<MapGrantRef>()) {
             let mut wishes: Vec<_> = operations
                 .iter()
@@ -149,7 +142,7 @@ impl Peers {
     fn copy_one(
         &self,
         peer: DomId,
-        operation: &GrantCopy,
+        operation: &GrantCopy<'_>,
         wish: &MapGrantRef,
     ) -> Result<Result<(), Errno>, Error> {
         if let Err(errno) = grant_result(wish.status) {
@@ -167,8 +160,10 @@ impl Peers {
             Some(pool) => pool,
             None => self.pool(peer, mfn, access)?,
         };
-        let page =
-            pool.region(mfn, 1).ok_or_else(|| self.connection.nonsense("copy of a grant"))?;
+        let page = pool
+            .offset(mfn)
+            .and_then(|offset| pool.memory.as_region().part(offset, PAGE_SIZE))
+            .ok_or_else(|| self.connection.nonsense("copy of a grant"))?;
         let mut bytes = [0; PAGE_SIZE];
         let Some(bytes) = bytes.get_mut(..operation.local.len()) else {
             return Ok(Err(Errno::EINVAL));
@@ -237,7 +232,7 @@ impl Peers {
             pages: found.pages,
             access,
             file,
-            memory,
+            memory: Arc::new(memory),
         });
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         pools.retain(|pool| pool.strong_count() > 0);

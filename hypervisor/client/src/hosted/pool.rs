@@ -2,22 +2,20 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ring_proto::shared::{PAGE_SIZE, Region, SharedMemory};
+use ring_proto::shared::{PAGE_SIZE, SharedMemory};
 use ring_proto::xen::{DomId, Errno, GrantRef};
 
 use super::connection::{Connection, refused};
 use super::free_pages::FreePages;
 use super::grant_table::GrantTable;
-use crate::mapped::Mapped;
+use crate::mapped::{Mapped, Memory};
 use crate::{Access, Error};
 
 /// The pages of this domain that can be granted, and its grant table.
 #[derive(Debug)]
 pub(super) struct Pool {
-    memory: Mapped,
-    table: GrantTable<Region>,
-    /// Holds the memory of `table`.
-    _table_memory: Mapped,
+    memory: Arc<Mapped>,
+    table: GrantTable<Mapped>,
     pages: u32,
     first_gfn: u32,
     free: Mutex<Free>,
@@ -35,7 +33,7 @@ struct Free {
 
 impl Free {
     /// Takes back what peers have let go of meanwhile.
-    fn reclaim(&mut self, table: &GrantTable<Region>) {
+    fn reclaim(&mut self, table: &GrantTable<Mapped>) {
         let Self { pages, refs, waiting } = self;
         waiting.retain(|&(gref, page)| {
             let ended = table.end(gref);
@@ -56,13 +54,12 @@ impl Pool {
         pages: u32,
         first_gfn: u32,
     ) -> Self {
-        let table = GrantTable::new(table_memory.region());
+        let table = GrantTable::new(table_memory);
         let free =
             Free { pages: FreePages::new(pages), refs: table.free_refs(), waiting: Vec::new() };
         Self {
-            memory,
+            memory: Arc::new(memory),
             table,
-            _table_memory: table_memory,
             pages,
             first_gfn,
             free: Mutex::new(free),
@@ -83,7 +80,7 @@ impl Pool {
         peer: DomId,
         pages: usize,
         access: Access,
-    ) -> Result<(Region, Vec<GrantRef>, GrantedPages), Error> {
+    ) -> Result<(Memory, Vec<GrantRef>, GrantedPages), Error> {
         let exhausted = |free: &Free| {
             let (left, waiting) = (free.pages.len(), free.waiting.len());
             let (refs, size) = (free.refs.len(), self.pages);
@@ -106,8 +103,8 @@ impl Pool {
             _ => return Err(exhausted(&free)),
         };
         let first = free.pages.take(count).ok_or_else(|| exhausted(&free))?;
-        let Some(region) = self.memory.region().part(first as usize * PAGE_SIZE, pages * PAGE_SIZE)
-        else {
+        let (offset, len) = (first as usize * PAGE_SIZE, pages * PAGE_SIZE);
+        let Some(memory) = Memory::part(&self.memory, offset, len) else {
             free.pages.give(first, count);
             return Err(exhausted(&free));
         };
@@ -117,13 +114,13 @@ impl Pool {
 
         let zeroes = [0; PAGE_SIZE];
         for page in 0..pages {
-            region.copy_in(page * PAGE_SIZE, &zeroes);
+            memory.copy_in(page * PAGE_SIZE, &zeroes);
         }
         for (&gref, page) in refs.iter().zip(first..) {
             self.table.permit(gref, peer, self.first_gfn + page, access);
         }
         let granted = GrantedPages { pool: Arc::clone(self), first, refs: refs.clone() };
-        Ok((region, refs, granted))
+        Ok((memory, refs, granted))
     }
 }
 

@@ -93,16 +93,16 @@ fn data_path_makes_no_hypercall() {
         let mut seen = 0;
         while seen < ROUNDS {
             assert!(far.wait(SOON).unwrap());
-            seen = mapping.region().load_acquire(0);
-            mapping.region().publish(4, seen);
+            seen = mapping.load_acquire(0);
+            mapping.publish(4, seen);
             far.notify().unwrap();
         }
         (far, mapping)
     });
     for round in 1..=ROUNDS {
-        grant.region().publish(0, round);
+        grant.publish(0, round);
         near.notify().unwrap();
-        while grant.region().load_acquire(4) != round {
+        while grant.load_acquire(4) != round {
             assert!(near.wait(SOON).unwrap());
         }
     }

@@ -2,8 +2,10 @@
 
 //! What domains grant to each other, and what is refused.
 
+use std::sync::Arc;
+
 use hypervisor_client::{Access, Client, CopyDirection, GrantCopy};
-use ring_proto::shared::{PAGE_SIZE, SharedMemory};
+use ring_proto::shared::{AsRegion, PAGE_SIZE, SharedMemory};
 use ring_proto::xen::{DomId, Errno, GrantRef};
 
 use crate::{errno, hypervisor, join};
@@ -14,13 +16,13 @@ fn both_see_what_the_other_wrote() {
     let (front, back) = (join(&dir, 3), join(&dir, 2));
     let grant = front.grant(DomId(2), 4, Access::ReadWrite).unwrap();
     let mapping = back.map(DomId(3), grant.refs(), Access::ReadWrite).unwrap();
-    assert_eq!(mapping.region().len(), 4 * PAGE_SIZE);
+    assert_eq!(mapping.len(), 4 * PAGE_SIZE);
     assert_eq!(mapping.backing().unwrap().len(), 64 * PAGE_SIZE);
     for page in 0..4 {
-        grant.region().store(page * PAGE_SIZE, 7 + page as u32);
-        assert_eq!(mapping.region().load(page * PAGE_SIZE), 7 + page as u32);
-        mapping.region().store(page * PAGE_SIZE + 4, 70);
-        assert_eq!(grant.region().load(page * PAGE_SIZE + 4), 70);
+        grant.store(page * PAGE_SIZE, 7 + page as u32);
+        assert_eq!(mapping.load(page * PAGE_SIZE), 7 + page as u32);
+        mapping.store(page * PAGE_SIZE + 4, 70);
+        assert_eq!(grant.load(page * PAGE_SIZE + 4), 70);
     }
 }
 
@@ -39,12 +41,12 @@ fn all_mappings_of_a_peer_lie_in_one() {
     for same in [writable, readable] {
         let backing = same[0].backing().unwrap();
         for (mapping, grant) in same.iter().zip(&grants) {
-            assert_eq!(mapping.backing().unwrap().base(), backing.base());
-            grant.region().store(8, 70);
-            assert_eq!(mapping.region().load(8), 70);
+            assert!(Arc::ptr_eq(mapping.backing().unwrap(), backing));
+            grant.store(8, 70);
+            assert_eq!(mapping.load(8), 70);
         }
     }
-    assert_ne!(writable[0].backing().unwrap().base(), readable[0].backing().unwrap().base());
+    assert!(!Arc::ptr_eq(writable[0].backing().unwrap(), readable[0].backing().unwrap()));
 }
 
 #[test]
@@ -57,8 +59,8 @@ fn pages_that_are_not_adjacent_are_put_side_by_side() {
     let mapping = back.map(DomId(3), &refs, Access::ReadWrite).unwrap();
     assert!(mapping.backing().is_none());
     for page in 0..4 {
-        grant.region().store(page * PAGE_SIZE, page as u32);
-        assert_eq!(mapping.region().load((3 - page) * PAGE_SIZE), page as u32);
+        grant.store(page * PAGE_SIZE, page as u32);
+        assert_eq!(mapping.load((3 - page) * PAGE_SIZE), page as u32);
     }
 }
 
@@ -93,8 +95,8 @@ fn copies_have_a_status_each() {
     let (front, back) = (join(&dir, 3), join(&dir, 2));
     let grant = front.grant(DomId(2), 1, Access::ReadOnly).unwrap();
     let own = back.grant(DomId(9), 1, Access::ReadOnly).unwrap();
-    grant.region().copy_in(100, b"hello");
-    let local = own.region().part(0, 5).unwrap();
+    grant.copy_in(100, b"hello");
+    let local = own.as_region().part(0, 5).unwrap();
     let gref = grant.refs()[0];
     let copy =
         |gref, offset, direction| GrantCopy { gref, offset, local, direction, status: Ok(()) };
@@ -110,7 +112,7 @@ fn copies_have_a_status_each() {
         [Ok(()), Err(Errno::EINVAL), Err(Errno::EINVAL), Err(Errno::EINVAL)]
     );
     let mut bytes = [0; 5];
-    own.region().copy_out(0, &mut bytes);
+    own.copy_out(0, &mut bytes);
     assert_eq!(&bytes, b"hello");
 }
 

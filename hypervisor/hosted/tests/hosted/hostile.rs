@@ -193,8 +193,8 @@ fn a_grant_entry_cannot_name_what_is_not_its_own() {
     let domid = DomId(from_bytes::<Joined>(&body).unwrap().domid as u16);
     let table = Mapped::file(&fds[1], 1, Access::ReadWrite).unwrap();
     let entry = |frame: u32| {
-        table.region().store(8 * 8 + 4, frame);
-        table.region().store_release(8 * 8, 1 | 2 << 16);
+        table.store(8 * 8 + 4, frame);
+        table.store_release(8 * 8, 1 | 2 << 16);
     };
     for frame in [1, 2, 1000, u32::MAX] {
         entry(frame);
@@ -208,9 +208,9 @@ fn a_grant_entry_cannot_name_what_is_not_its_own() {
     let mapping = back.map(domid, &[GrantRef(8)], Access::ReadWrite).unwrap();
     // Whatever it writes there now, the peer keeps what it has.
     entry(u32::MAX);
-    mapping.region().store(0, 7);
+    mapping.store(0, 7);
     let pool = Mapped::file(&fds[0], 1, Access::ReadOnly).unwrap();
-    assert_eq!(pool.region().load(0), 7);
+    assert_eq!(pool.load(0), 7);
     // Neither file can be shrunk under those who map it.
     for fd in &fds {
         assert_eq!(rustix::fs::ftruncate(fd, 0), Err(rustix::io::Errno::PERM));
@@ -285,8 +285,8 @@ fn garbage_harms_nobody_else() {
                     break;
                 }
             }
-            grant.region().store(0, 1);
-            prop_assert_eq!(mapping.region().load(0), 1);
+            grant.store(0, 1);
+            prop_assert_eq!(mapping.load(0), 1);
             near.notify().unwrap();
             prop_assert!(far.wait(Some(std::time::Duration::from_secs(20))).unwrap());
             front.alloc_unbound(DomId(2)).unwrap();

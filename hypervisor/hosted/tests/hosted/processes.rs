@@ -103,9 +103,9 @@ impl Ping {
     }
 
     fn round(&self, round: u32) {
-        self.grant.region().publish(0, round);
+        self.grant.publish(0, round);
         self.channel.notify().unwrap();
-        while self.grant.region().load_acquire(4) != round {
+        while self.grant.load_acquire(4) != round {
             assert!(self.channel.wait(Some(SOON)).unwrap(), "no answer");
         }
     }
@@ -157,11 +157,11 @@ fn pages_of_the_dead_live_as_long_as_they_are_mapped() {
     let back = join(&hypervisor.dir, 2);
     let front = join(&hypervisor.dir, 3);
     let grant = front.grant(DomId(2), 2, Access::ReadWrite).unwrap();
-    grant.region().store(0, 7);
+    grant.store(0, 7);
     let mapping = back.map(DomId(3), grant.refs(), Access::ReadWrite).unwrap();
     drop((front, grant));
     eventually("its table is freed, its pool is not", || hypervisor.holds().1 == 3);
-    assert_eq!(mapping.region().load(0), 7);
+    assert_eq!(mapping.load(0), 7);
     // Its id is not free before its memory is.
     assert!(matches!(try_join(&hypervisor.dir, 3, 1), Err(Error::Refused { .. })));
     drop(mapping);
