@@ -42,7 +42,7 @@ fn write_and_verify(queue: &mut FrontQueue, round: usize, first_page: usize) {
         for at in 0..DEPTH {
             let page = first_page + at * PAGES;
             let before = if op == RwOp::Write { content(at) } else { vec![0xee; LEN] };
-            queue.data.region().copy_in(page * 4096, &before);
+            queue.data.copy_in(page * 4096, &before);
             let segments = queue.segments(page, PAGES * 8);
             let request = queue.rw(op, (at * PAGES * 8) as u64, &segments);
             asked.insert(request.tag().id, at);
@@ -55,7 +55,7 @@ fn write_and_verify(queue: &mut FrontQueue, round: usize, first_page: usize) {
             assert_eq!(response.status, Status::Okay);
             if op == RwOp::Read {
                 let mut bytes = vec![0; LEN];
-                queue.data.region().copy_out((first_page + at * PAGES) * 4096, &mut bytes);
+                queue.data.copy_out((first_page + at * PAGES) * 4096, &mut bytes);
                 assert!(bytes == content(at), "request {at} of round {round} reads something else");
             }
         }
@@ -139,7 +139,7 @@ fn a_broken_ring_does_not_disturb_the_load_on_the_other_disk() {
         };
         write_and_verify(&mut broken.queues[0], 0, 0);
         goes_on("the load before");
-        let ring = broken.queues[0].ring_memory();
+        let ring = broken.queues[0].ring.memory();
         ring.store_release(0, ring.load(0).wrapping_add(5000));
         broken.queues[0].channel.notify().unwrap();
         rig.await_back_state(State::Closing);
@@ -191,7 +191,7 @@ fn pages_are_taken_back(persistent: bool) {
     let known = if persistent { Status::Okay } else { Status::Error };
     assert_eq!(waits.map(|id| answers[&id]), [known, Status::Error, Status::Okay]);
     let mut bytes = [0; 4096];
-    kept.region().copy_out(0, &mut bytes);
+    kept.copy_out(0, &mut bytes);
     assert_eq!(bytes[..], pattern(4096, 4096));
 
     // A race, whoever wins it: an error, or the data of the moment before.
@@ -200,7 +200,7 @@ fn pages_are_taken_back(persistent: bool) {
     for round in 0..40u8 {
         let pages: Vec<_> = (0..8).map(|_| page()).collect();
         for (at, page) in pages.iter().enumerate() {
-            page.region().copy_in(0, &[round; 4096]);
+            page.copy_in(0, &[round; 4096]);
             push(queue, if at % 2 == 0 { RwOp::Read } else { RwOp::Write }, RACED, page);
         }
         queue.publish();

@@ -195,7 +195,7 @@ fn an_image_is_free_once_a_frontend_that_misbehaved_is_dead() {
     let image = rig.image("disk", MIB);
     rig.plug(&image, &[]);
     let hostile = Frontend::connect(&rig, Wanted::default());
-    hostile.queues[0].ring_memory().store_release(0, 5000);
+    hostile.queues[0].ring.memory().store_release(0, 5000);
     hostile.queues[0].channel.notify().unwrap();
     rig.await_error();
     rig.await_back_state(State::Closing);
