@@ -121,13 +121,17 @@ impl Daemon {
             Err(error) => {
                 if self.spare.take().is_some() {
                     log::warn!("accept a domain: {error}: refused");
-                    drop(rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC));
+                    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+                    if let Ok(socket) = rustix::net::accept_with(&self.listener, flags) {
+                        turn_away(&socket, Errno::EMFILE);
+                    }
                 }
                 self.spare = spare();
                 return;
             }
         };
         if self.sessions.len() >= self.limits.domains + NOT_JOINED {
+            turn_away(&socket, Errno::ENOSPC);
             return log::warn!("connection refused: there are {} of them", self.sessions.len());
         }
         let id = self.next_session;
@@ -199,7 +203,7 @@ impl Session {
                 Ok(stream) => self.answer(0, &[], &[stream.as_fd()]),
                 Err(error) => {
                     log::error!("connect domain {domain} to xenstore: {error}");
-                    self.refuse(Errno::EIO)
+                    self.refuse(errno_of(&error).unwrap_or(Errno::EIO))
                 }
             },
             (kind, None) => {
@@ -261,7 +265,7 @@ impl Session {
     }
 
     fn refuse(&self, errno: Errno) -> Result<(), End> {
-        self.answer(-i64::from(errno as i32), &[], &[])
+        self.answer(refusal(errno), &[], &[])
     }
 
     /// Sends an answer. A domain that does not read its answers has nobody wait for it.
@@ -275,6 +279,23 @@ impl Session {
             sent => Ok(sent?),
         }
     }
+}
+
+/// The result that says why not.
+fn refusal(errno: Errno) -> i64 {
+    -i64::from(errno as i32)
+}
+
+/// The system's reason, if Xen has it too.
+pub(crate) fn errno_of(error: &io::Error) -> Option<Errno> {
+    error.raw_os_error().and_then(Errno::from_raw)
+}
+
+/// Answers what a connection will ask for, before it is closed.
+fn turn_away(socket: &OwnedFd, errno: Errno) {
+    let answer = message(&Answer { result: refusal(errno) as u64 }, &[]);
+    // Whoever is gone again need not know.
+    let _ = socket::send(socket, &answer, &[], SendFlags::DONTWAIT);
 }
 
 fn short(kind: u32, body: &[u8]) -> End {

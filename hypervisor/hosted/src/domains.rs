@@ -10,6 +10,7 @@ use ring_proto::xen::event_channel::virq;
 use ring_proto::xen::{DomId, Errno};
 
 use crate::Limits;
+use crate::daemon::errno_of;
 use crate::machine::ProcessMachine;
 
 /// Grant entries of version 1 in a page.
@@ -71,7 +72,7 @@ impl Domains {
         let (pool, table) =
             self.hypervisor.machine_mut().provide(id, pages, grant_frames).map_err(|error| {
                 log::error!("memory for domain {id}: {error}");
-                Errno::ENOMEM
+                errno_of(&error).unwrap_or(Errno::ENOMEM)
             })?;
         let created = self.hypervisor.create_domain(id, &config);
         let created =
@@ -139,7 +140,7 @@ impl Domains {
                     "a read-only descriptor of the pool of domain {}: {error}",
                     file.owner()
                 );
-                Errno::EIO
+                errno_of(&error).unwrap_or(Errno::EIO)
             })?)
         };
         Ok((found, fd))

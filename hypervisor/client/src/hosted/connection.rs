@@ -125,11 +125,22 @@ impl Connection {
 
     fn exchange(&self, message: &[u8], read: impl FnOnce(&[u8])) -> Result<Returned, Error> {
         let mut buffer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
-        socket::send(&self.socket, message, &[], SendFlags::empty())
-            .map_err(|error| self.failed(error))?;
-        let packet = socket::receive(&self.socket, &mut buffer, RecvFlags::empty())
-            .map_err(|error| self.failed(error))?
-            .ok_or_else(|| self.gone())?;
+        match socket::send(&self.socket, message, &[], SendFlags::empty()) {
+            // One that turned this connection away said why before it closed it.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            sent => sent.map_err(|error| self.failed(error))?,
+        }
+        let mut reset = false;
+        let packet = loop {
+            match socket::receive(&self.socket, &mut buffer, RecvFlags::empty()) {
+                // It closed the connection with the request unread. What it said is still to come.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset && !reset => {
+                    reset = true;
+                }
+                received => break received,
+            }
+        };
+        let packet = packet.map_err(|error| self.failed(error))?.ok_or_else(|| self.gone())?;
         let answer: Answer = from_bytes(packet.bytes).ok_or_else(|| self.nonsense("a request"))?;
         read(packet.bytes.get(size_of::<Answer>()..).unwrap_or_default());
         Ok(Returned { result: answer.result as i64, fds: packet.fds })

@@ -68,7 +68,8 @@ pub struct HostedClient {
 /// # Errors
 ///
 /// When nothing listens there; `EEXIST` if the id is in use, also by a domain that is gone but whose pages a peer still
-/// holds mapped; `E2BIG` if the pool is larger than the daemon allows.
+/// holds mapped; `E2BIG` if the pool is larger than the daemon allows; `ENOSPC` if there are as many domains as it
+/// allows; `EMFILE` if it has no descriptors left.
 pub fn connect(dir: &Path, options: Options) -> Result<HostedClient, Error> {
     let connection = Arc::new(Connection::open(dir)?);
     let (join, operation) = join(&options);

@@ -11,10 +11,11 @@ use hypervisor_client::hosted::HostedClient;
 use hypervisor_client::store::Store;
 use hypervisor_client::{Access, Client, Error, EventChannel, Grant};
 use ring_proto::shared::SharedMemory;
-use ring_proto::xen::DomId;
+use ring_proto::xen::{DomId, Errno};
+use rustix::process::{Resource, Rlimit};
 use tempfile::TempDir;
 
-use crate::{join, try_join};
+use crate::{errno, join, try_join};
 
 const SOON: Duration = Duration::from_secs(20);
 const PONG: DomId = DomId(7);
@@ -194,4 +195,62 @@ fn a_hypervisor_that_is_stopped_ends_well() {
         .map(|file| file.unwrap().file_name())
         .collect();
     assert_eq!(left, ["hypervisor.lock"]);
+}
+
+/// Out of descriptors, it says so to whoever asks for more, at each step on the way to a new domain.
+#[test]
+fn without_descriptors_only_what_is_new_is_refused() {
+    let hypervisor = Hypervisor::start();
+    let (front, back) = (join(&hypervisor.dir, 2), join(&hypervisor.dir, 3));
+    let grant = front.grant(DomId(3), 1, Access::ReadWrite).unwrap();
+    let end = front.alloc_unbound(DomId(3)).unwrap();
+    let other_end = back.bind_interdomain(DomId(2), end.port()).unwrap();
+    let store = front.store().unwrap();
+    let go_on = |round: u32| {
+        let mapping = back.map(DomId(2), grant.refs(), Access::ReadWrite).unwrap();
+        grant.region().store(0, round);
+        assert_eq!(mapping.region().load(0), round);
+        end.notify().unwrap();
+        assert!(other_end.wait(Some(SOON)).unwrap());
+        other_end.notify().unwrap();
+        assert!(end.wait(Some(SOON)).unwrap());
+        store.write("data/round", round.to_string()).unwrap();
+        assert_eq!(store.read_str("data/round").unwrap(), round.to_string());
+    };
+    go_on(0);
+    eventually("the first domains are gone", || hypervisor.holds().1 == 4);
+    let before = hypervisor.holds();
+    // The limit is one of descriptors' numbers, and there may be holes.
+    let fds = std::fs::read_dir(format!("/proc/{}/fd", hypervisor.process.0.id())).unwrap();
+    let used: Vec<u64> =
+        fds.map(|fd| fd.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
+    let mut unused = (0..).filter(|fd| !used.contains(fd));
+    let pid = rustix::process::Pid::from_child(&hypervisor.process.0);
+    let unlimited = rustix::process::getrlimit(Resource::Nofile);
+    let limit = |current| {
+        let limit = Rlimit { current, maximum: unlimited.maximum };
+        rustix::process::prlimit(Some(pid), Resource::Nofile, limit).unwrap();
+    };
+
+    // For the connection, the pool, and the grant table.
+    for left in 0..3 {
+        limit(unused.next());
+        for _ in 0..3 {
+            assert_eq!(errno(try_join(&hypervisor.dir, 4, 16)), Errno::EMFILE, "{left} left");
+        }
+        go_on(left);
+        eventually("nothing is left over", || hypervisor.holds() == before);
+    }
+    // Enough for a domain, not for what else takes descriptors.
+    limit(unused.next());
+    let domain = join(&hypervisor.dir, 4);
+    assert_eq!(errno(domain.store()), Errno::EMFILE);
+    assert_eq!(errno(domain.alloc_unbound(DomId(2))), Errno::ENFILE);
+    go_on(3);
+
+    limit(unlimited.maximum);
+    domain.store().unwrap();
+    domain.alloc_unbound(DomId(2)).unwrap();
+    join(&hypervisor.dir, 5).store().unwrap();
+    go_on(4);
 }
