@@ -208,8 +208,8 @@ fn without_descriptors_only_what_is_new_is_refused() {
     let store = front.store().unwrap();
     let go_on = |round: u32| {
         let mapping = back.map(DomId(2), grant.refs(), Access::ReadWrite).unwrap();
-        grant.region().store(0, round);
-        assert_eq!(mapping.region().load(0), round);
+        grant.as_region().store(0, round);
+        assert_eq!(mapping.as_region().load(0), round);
         end.notify().unwrap();
         assert!(other_end.wait(Some(SOON)).unwrap());
         other_end.notify().unwrap();
