@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hypervisor_client::hosted::HostedClient;
 use hypervisor_client::store::Store;
 use hypervisor_client::{Access, Client, Error, EventChannel, Grant};
-use ring_proto::shared::SharedMemory;
+use ring_proto::shared::{AsRegion, SharedMemory};
 use ring_proto::xen::{DomId, Errno};
 use rustix::process::{Resource, Rlimit};
 use tempfile::TempDir;
