@@ -5,7 +5,7 @@
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::Args;
 
 use crate::command::{self, cargo};
@@ -90,7 +90,15 @@ fn documentation() -> Result<()> {
         "--no-deps",
         "--document-private-items",
     ]);
-    command::run(&mut doc)
+    command::run(&mut doc)?;
+    let page = std::fs::read_to_string("docs/src/xenstore-keys.md")?;
+    let tables =
+        command::output(cargo().args(["run", "--quiet", "-p", "ring-proto", "--example", "keys"]))?;
+    ensure!(
+        page.ends_with(&tables),
+        "docs/src/xenstore-keys.md is not what `--example keys` prints"
+    );
+    Ok(())
 }
 
 /// Compiles the protocol crate with the compiler that kernel modules are built with.
