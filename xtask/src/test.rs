@@ -84,7 +84,7 @@ fn in_both_workspaces(command: &[&str], rest: &[&str]) -> Result<()> {
 
 fn documentation() -> Result<()> {
     let mut doc = cargo();
-    doc.env("RUSTDOCFLAGS", "-D warnings").args([
+    doc.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links").args([
         "doc",
         "--workspace",
         "--no-deps",

@@ -90,7 +90,7 @@ pub(crate) fn write(
 ///
 /// # Errors
 ///
-/// Like [`write`].
+/// Like [`write()`].
 pub(crate) fn mkdir(
     tree: &mut Tree,
     caller: Caller<'_>,
