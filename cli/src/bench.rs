@@ -19,6 +19,7 @@ use frontend_user::{Disk, Options as DiskOptions};
 use hypervisor_client::Client;
 use indicatif::ProgressBar;
 
+use crate::folder::Folder;
 use crate::stage::{FRONTEND, Process, Stage, causeway, own_cpu};
 
 /// What to measure, and how long.
@@ -82,14 +83,12 @@ struct Bench {
     stage: Stage,
     image: PathBuf,
     /// Removed at the end.
-    _folder: tempfile::TempDir,
+    _folder: Folder,
 }
 
 impl Bench {
     fn new(folder: &Path) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix("causeway-bench-")
-            .tempdir_in(folder)
+        let folder = Folder::new("causeway-bench-", folder)
             .with_context(|| format!("making an image in {}", folder.display()))?;
         let image = folder.path().join("image");
         let mut file = File::create(&image)?;

@@ -20,6 +20,9 @@ pub struct Hosted {
     /// Folder of the sockets `hypervisor.sock` and `xenstored.sock`, made if it is not there
     #[arg(long)]
     dir: PathBuf,
+    /// End when standard input does, so as not to outlive who started this
+    #[arg(long)]
+    until_eof: bool,
 }
 
 impl Hosted {
@@ -28,6 +31,14 @@ impl Hosted {
         let stop = hypervisor_hosted::Stop::new()?;
         let on_signal = stop.clone();
         at_the_end(move || on_signal.stop())?;
+        if self.until_eof {
+            let at_eof = stop.clone();
+            std::thread::spawn(move || {
+                // What cannot be read is over too.
+                let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+                at_eof.stop();
+            });
+        }
         Ok(hypervisor_hosted::run(&self.dir, &stop)?)
     }
 }

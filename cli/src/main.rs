@@ -7,6 +7,7 @@ mod bench;
 mod daemons;
 mod demo;
 mod domain;
+mod folder;
 mod stage;
 
 use clap::{Parser, Subcommand};

@@ -4,7 +4,7 @@
 //! the demo and the benchmarks play on. This process is the frontend domain.
 
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,8 @@ use hypervisor_client::hosted::{self, HostedClient};
 use hypervisor_client::store::Store;
 use hypervisor_client::toolstack::{self, Vbd, VbdConfig};
 use ring_proto::xen::DomId;
-use tempfile::TempDir;
+
+use crate::folder::Folder;
 
 /// The domain that the backend runs in.
 pub const BACKEND: DomId = DomId(0);
@@ -28,7 +29,7 @@ pub struct Stage {
     /// Killed first: a backend outlives its hypervisor only with complaints.
     backend: Option<Process>,
     hypervisor: Process,
-    dir: TempDir,
+    dir: Folder,
 }
 
 impl Stage {
@@ -38,9 +39,11 @@ impl Stage {
     ///
     /// When one of them does not get ready; its own words stand on standard error.
     pub fn new() -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("causeway-").tempdir()?;
+        let dir = Folder::new("causeway-", &std::env::temp_dir())?;
         let mut command = causeway()?;
         command.arg("hosted").arg("--dir").arg(dir.path());
+        // It ends with this process, however that ends, and the backend ends with it.
+        command.arg("--until-eof").stdin(Stdio::piped());
         let hypervisor = Process::start(command)?;
         let mut stage = Self { backend: None, hypervisor, dir };
         stage.wait_for_socket("hypervisor.sock")?;

@@ -141,6 +141,44 @@ fn a_disk_from_plugging_in_to_unplugging() {
     assert!(hosted.terminate().success());
 }
 
+/// Whether a process has `text` in its arguments.
+fn runs(text: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let arguments =
+        processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    arguments.into_iter().any(|line| String::from_utf8_lossy(&line).contains(text))
+}
+
+/// Images are large, and a hypervisor without its demo is of no use to anybody.
+#[test]
+fn a_demo_that_is_ended_leaves_nothing_behind() {
+    for killed in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().to_str().unwrap();
+        let mut demo = causeway(&["demo", "--scratch", place]);
+        demo.env("TMPDIR", place).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut demo = Daemon(demo.spawn().unwrap());
+        let mut line = String::new();
+        BufReader::new(demo.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains("three processes"), "{line:?}");
+        let stage = format!("{place}/causeway-");
+        assert!(runs(&format!("hosted:{stage}")), "the backend has its hypervisor as an argument");
+        if killed {
+            demo.0.kill().unwrap();
+            demo.0.wait().unwrap();
+        } else {
+            assert_eq!(demo.terminate().code(), Some(128 + 15));
+        }
+        let start = Instant::now();
+        while runs(&stage) {
+            assert!(start.elapsed() < Duration::from_secs(20), "a process is left behind");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().flatten().collect();
+        assert!(killed || left.is_empty(), "{left:?}");
+    }
+}
+
 #[test]
 fn errors_name_the_thing_and_what_to_do() {
     let folder = tempfile::tempdir().unwrap();

@@ -20,6 +20,7 @@ use hypervisor_client::Client;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::folder::Folder;
 use crate::stage::Stage;
 
 /// Options of `causeway demo`.
@@ -69,9 +70,7 @@ struct Check {
 pub fn run(options: &Options) -> anyhow::Result<()> {
     let start = Instant::now();
     let say = Say { quiet: options.json };
-    let folder = tempfile::Builder::new()
-        .prefix("causeway-demo-")
-        .tempdir_in(&options.scratch)
+    let folder = Folder::new("causeway-demo-", &options.scratch)
         .with_context(|| format!("making images in {}", options.scratch.display()))?;
 
     let images = say.busy("making the images");
