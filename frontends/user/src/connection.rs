@@ -247,6 +247,7 @@ impl Control {
                 pool,
                 handle: self.handle,
                 flush: false,
+                secure_discard: false,
                 barrier: false,
             });
         }
@@ -290,6 +291,7 @@ impl Control {
             }
             link.indirect_segments = usize::from(segments);
             (link.flush, link.barrier) = (offered.flush_cache, offered.barrier);
+            link.secure_discard = geometry.discard.is_some_and(|discard| discard.secure);
         }
         let settings = Settings {
             queues: self.settings.queues,

@@ -77,6 +77,8 @@ impl Flights {
             Operation::FlushDiskcache if link.flush => (Request::Flush { id, barrier: false }, 0),
             Operation::FlushDiskcache if link.barrier => (Request::Flush { id, barrier: true }, 0),
             Operation::FlushDiskcache | Operation::Indirect => return unsupported,
+            // Xen's own backend takes one that it cannot do for one that need not be secure.
+            Operation::Discard if task.secure && !link.secure_discard => return unsupported,
             Operation::Discard => {
                 let Task { sector, count, secure, .. } = *task;
                 (

@@ -30,6 +30,8 @@ pub(crate) struct Link {
     /// Number of the device in requests.
     pub handle: u16,
     pub flush: bool,
+    /// A discard may be secure.
+    pub secure_discard: bool,
     pub barrier: bool,
 }
 

@@ -170,6 +170,28 @@ fn a_backend_that_offers_nothing_is_enough() {
     assert!(backend.is_idle(0));
 }
 
+/// A backend that was not asked whether it can would answer that it has.
+#[test]
+fn a_secure_discard_is_not_sent_to_a_backend_without() {
+    let world = World::new();
+    let discard = Some(Discard { granularity: 4096, alignment: 0, secure: false });
+    let geometry = Geometry { discard, ..Geometry::new(SECTORS) };
+    let (_disk, mut queues, mut backend) = connect(&world, FEATURES, geometry, Options::default());
+    let queue = &mut queues[0];
+    queue.submit(Operation::Discard { sector: 16, count: 8, secure: true }, 1).unwrap();
+    queue.kick();
+    let mut refused = Vec::new();
+    queue.complete(&mut |completion| refused.push(completion)).unwrap();
+    assert!(
+        matches!(
+            refused[..],
+            [frontend_user::Completion { tag: 1, result: Err(Error::Unsupported { .. }) }]
+        ),
+        "{refused:?}"
+    );
+    assert!(backend.is_idle(0));
+}
+
 #[test]
 fn flush_barrier_and_discard_are_what_they_are() {
     let world = World::new();
