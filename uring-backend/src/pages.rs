@@ -133,6 +133,7 @@ impl PeerPages {
         match table.get(gref) {
             Some(index) => Some(index),
             None if table.has_room() => {
+                self.stats.other_syscalls.add(1);
                 // A page that cannot be mapped for writing may still be one that can be copied.
                 let mapping = self.client.map(self.peer, &[gref], Access::ReadWrite).ok()?;
                 let index = table.insert(gref, mapping)?;

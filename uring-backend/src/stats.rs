@@ -97,7 +97,7 @@ counters! {
     submissions: counter,
     /// Those of them that waited.
     sleeps: counter,
-    /// Other system calls on the data path (grant copies, doorbells that io_uring cannot ring).
+    /// Other system calls on the data path (grants mapped and copied, doorbells that io_uring cannot ring).
     other_syscalls: counter,
     /// Doorbells rung.
     doorbells: counter,

@@ -343,6 +343,7 @@ fn statistics_count_what_happened() {
         ("written_sectors", 16),
         ("refused", 1),
         ("mapped_grants", 2),
+        ("other_syscalls", 2),
         ("persistent_pages", 7),
         ("copied_pages", 0),
         ("in_flight", 0),

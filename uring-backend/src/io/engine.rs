@@ -167,10 +167,6 @@ pub(crate) struct Engine {
     outstanding: u64,
 }
 
-// SAFETY: the pointers in `vectors` are plain addresses to this side; only the kernel goes through them, and it does
-// not care which thread asked.
-unsafe impl Send for Engine {}
-
 impl Engine {
     /// An engine for `slots` requests. To be made on the thread that uses it.
     pub(crate) fn new(slots: u32, files: Descriptors) -> io::Result<Self> {
