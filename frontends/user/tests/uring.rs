@@ -41,10 +41,13 @@ struct Backend {
 
 impl Backend {
     fn start(dir: &Path) -> Self {
+        Self::start_with(dir, Default::default())
+    }
+
+    fn start_with(dir: &Path, options: uring_backend::Options) -> Self {
         let (client, stop) = (domain(dir, VBD.backend), Stop::new().unwrap());
         let handle = stop.clone();
-        let thread =
-            std::thread::spawn(move || uring_backend::run(client, Default::default(), &handle));
+        let thread = std::thread::spawn(move || uring_backend::run(client, options, &handle));
         Self { stop, thread: Some(thread) }
     }
 }
@@ -117,4 +120,39 @@ fn a_verified_load_survives_restarts_of_the_backend() {
     drop(queues);
     drop(disk);
     drop(backend);
+}
+
+/// A frontend that never sends an indirect request, whether its backend takes them or not, with blocks that take
+/// several direct ones.
+#[test]
+fn a_verified_load_in_direct_requests_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let _hosted = Hosted::start(dir.path()).unwrap();
+    let image = dir.path().join("image");
+    std::fs::File::create(&image).unwrap().set_len(LEN).unwrap();
+    let admin = Store::connect(dir.path().join("xenstored.sock")).unwrap();
+    toolstack::create_vbd(&admin, &VbdConfig::new(VBD, image.to_str().unwrap())).unwrap();
+    for (offered, no_persistent) in [(256, false), (256, true), (0, false)] {
+        let options = uring_backend::Options { segments: offered, ..Default::default() };
+        let _backend = Backend::start_with(dir.path(), options);
+        let options = Options { indirect_segments: 0, no_persistent, ..Options::default() };
+        let client = domain(dir.path(), VBD.frontend);
+        let mut disk = Disk::connect(client, VBD.device, options).unwrap();
+        assert_eq!(disk.settings().indirect_segments, 0);
+        let job = load::Job {
+            reads: 50,
+            verify: true,
+            block: 128 << 10,
+            depth: 8,
+            count: Some(200),
+            ..load::Job::default()
+        };
+        let mut queues = disk.take_queues();
+        let mut targets: Vec<_> = queues.iter_mut().map(load::QueueTarget::new).collect();
+        let report = load::run(&job, &mut targets, &load::Progress::default()).unwrap();
+        assert_eq!((report.damaged, report.reads + report.writes), (0, 200), "{report}");
+        assert!(report.verified > 0, "{report}");
+        let [statistics] = &disk.statistics()[..] else { panic!("one queue") };
+        assert!(statistics.requests >= 3 * 200, "32 pages take three requests: {statistics:?}");
+    }
 }

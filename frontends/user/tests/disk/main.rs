@@ -4,6 +4,7 @@
 
 mod data;
 mod data_path;
+mod gone;
 mod hostile;
 mod nbd;
 mod reconnect;

@@ -21,7 +21,7 @@ fn connect(world: &World, backend: &mut Backend, options: Options) -> Disk {
     })
 }
 
-fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !done() {
         assert!(begin.elapsed() < Duration::from_secs(20), "{what}");

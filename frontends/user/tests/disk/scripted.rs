@@ -46,7 +46,7 @@ pub const FEATURES: BackendFeatures = BackendFeatures {
 pub struct World {
     pub front: Arc<HostedClient>,
     dir: tempfile::TempDir,
-    _hosted: Hosted,
+    hosted: Mutex<Option<Hosted>>,
 }
 
 impl World {
@@ -54,7 +54,7 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let hosted = Hosted::start(dir.path()).unwrap();
         let front = domain(dir.path(), FRONT);
-        let world = Self { front: Arc::new(front), dir, _hosted: hosted };
+        let world = Self { front: Arc::new(front), dir, hosted: Mutex::new(Some(hosted)) };
         toolstack::create_vbd(&world.admin(), &VbdConfig::new(VBD, "memory")).unwrap();
         world
     }
@@ -71,6 +71,11 @@ impl World {
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// Takes the hypervisor and xenstore away from everybody.
+    pub fn stop_hypervisor(&self) {
+        self.hosted.lock().unwrap().take();
     }
 
     /// xenstore as domain 0 has it.
