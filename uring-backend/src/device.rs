@@ -16,7 +16,6 @@ use ring_proto::xenbus::vbd::{
 };
 use ring_proto::xenbus::{self, Backend, BackendWork, State};
 
-use crate::directory::Directory;
 use crate::image::{DiscardBy, Image, ImageError, OpenOptions};
 use crate::limits::{Limits, Rates};
 use crate::options::Options;
@@ -123,7 +122,7 @@ pub(crate) struct Device {
 impl Device {
     /// Takes over the device in the backend's directory `path`, in whatever state it is.
     pub(crate) fn found(id: DeviceId, path: String, store: &Store) -> Result<Self, DeviceError> {
-        let mut own = Directory::new(store, &path);
+        let mut own = store.device(&path);
         let frontend_path = match own.text(xenbus::keys::FRONTEND.name)? {
             Some(path) => path,
             None => format!("/local/domain/{}/device/vbd/{}", id.frontend, id.device),
@@ -182,8 +181,8 @@ impl Device {
 
     fn try_step(&mut self, context: &Context) -> Result<Progress, DeviceError> {
         loop {
-            let own = Directory::new(&context.store, &self.path);
-            let mut peer = Directory::new(&context.store, &self.frontend_path);
+            let own = context.store.device(&self.path);
+            let mut peer = context.store.device(&self.frontend_path);
             let online =
                 !context.stopping && own.text(xenbus::keys::ONLINE.name)?.as_deref() == Some("1");
             let frontend = match State::read(&mut peer) {
@@ -231,7 +230,7 @@ impl Device {
             log::error!("{}: {illegal}", self.name);
             return Ok(());
         }
-        to.write(&mut Directory::new(&context.store, &self.path))?;
+        to.write(&mut context.store.device(&self.path))?;
         log::debug!("{}: {to}", self.name);
         match to {
             State::Connected => self.complaint = None,
@@ -244,7 +243,7 @@ impl Device {
     /// Opens the image and publishes what can be done with it.
     fn advertise(&mut self, context: &Context) -> Result<(), DeviceError> {
         let Options { queues, ring_order, segments, persistent, buffered, .. } = context.options;
-        let mut own = Directory::new(&context.store, &self.path);
+        let mut own = context.store.device(&self.path);
         let config = BackendConfig::read(&mut own)?;
         let path = own.text(keys::PARAMS.name)?.unwrap_or_default();
         let sector_size = match own.text(keys::SECTOR_SIZE.name)? {
@@ -305,7 +304,7 @@ impl Device {
             self.advertise(context)?;
         }
         let Some(serving) = &self.serving else { return Ok(()) };
-        let mut peer = Directory::new(&context.store, &self.frontend_path);
+        let mut peer = context.store.device(&self.frontend_path);
         let connection = Connection::read(&mut peer, &serving.offered)?;
         let settings = connection.settings();
         let domain = DomId(self.id.frontend);
@@ -405,9 +404,7 @@ impl Device {
     fn close_after_error(&mut self, context: &Context) {
         self.draining();
         if !self.stuck && self.handshake.enter(State::Closing).is_ok() {
-            if let Err(error) =
-                State::Closing.write(&mut Directory::new(&context.store, &self.path))
-            {
+            if let Err(error) = State::Closing.write(&mut context.store.device(&self.path)) {
                 log::error!("{}: {error}", self.name);
             }
         }
@@ -440,7 +437,7 @@ impl Device {
     /// Takes over limits that the toolstack changed.
     pub(crate) fn reread_limits(&mut self, context: &Context) {
         let Some(serving) = &self.serving else { return };
-        match BackendConfig::read(&mut Directory::new(&context.store, &self.path)) {
+        match BackendConfig::read(&mut context.store.device(&self.path)) {
             Ok(config) => {
                 serving.disk.limits.set(rates(&config));
                 self.queues.iter().for_each(|queue| queue.control.wake());
@@ -460,7 +457,7 @@ impl Device {
             }
             log::info!("{}: the image went from {before} to {sectors} sectors", self.name);
             serving.geometry.sectors = sectors;
-            let mut own = Directory::new(&context.store, &self.path);
+            let mut own = context.store.device(&self.path);
             serving.geometry.write(&mut own)?;
             if state == State::Connected {
                 // Written once more, it tells the frontend to look.
@@ -493,8 +490,7 @@ impl Device {
     pub(crate) fn abandon(&mut self, context: &Context) {
         log::warn!("{}: its frontend did not close in time", self.name);
         if self.handshake.enter(State::Closed).is_ok() {
-            if let Err(error) = State::Closed.write(&mut Directory::new(&context.store, &self.path))
-            {
+            if let Err(error) = State::Closed.write(&mut context.store.device(&self.path)) {
                 log::warn!("{}: {error}", self.name);
             }
         }

@@ -39,7 +39,6 @@
 
 mod control;
 mod device;
-mod directory;
 mod grants;
 mod helper;
 pub mod image;

@@ -17,7 +17,6 @@ use ring_proto::xenbus::vbd::{
 use ring_proto::xenbus::{self, Frontend, FrontendWork, State, keys};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::directory::{Reading, Writing};
 use crate::disk::Settings;
 use crate::shared::{Link, Phase, Shared, consume};
 use crate::{Error, Options};
@@ -76,8 +75,8 @@ impl Control {
             Error::Key { directory: directory.clone(), error: missing.into() }
         })?;
         let config =
-            FrontendConfig::read(&mut Reading(&store, &directory)).map_err(illegal(&directory))?;
-        let state = State::read(&mut Reading(&store, &directory)).map_err(illegal(&directory))?;
+            FrontendConfig::read(&mut store.device(&directory)).map_err(illegal(&directory))?;
+        let state = State::read(&mut store.device(&directory)).map_err(illegal(&directory))?;
         let control = Self {
             settings: options.wanted(),
             client,
@@ -195,7 +194,7 @@ impl Control {
             }
             self.suspect.set(false);
         }
-        let mut reading = Reading(&self.store, directory);
+        let mut reading = self.store.device(directory);
         let state = State::read(&mut reading).map_err(illegal(directory))?;
         let online = keys::ONLINE.flag(&mut reading).map_err(illegal(directory))?;
         Ok((state, online))
@@ -211,7 +210,7 @@ impl Control {
     /// Allocates rings and event channels as the backend's offer allows, and publishes them.
     fn publish(&mut self) -> Result<(), Error> {
         let Backend { domain, directory } = self.backend.clone();
-        let offered = BackendFeatures::read(&mut Reading(&self.store, &directory))
+        let offered = BackendFeatures::read(&mut self.store.device(&directory))
             .map_err(illegal(&directory))?;
         let mut wanted = self.options.wanted();
         if let Some(shared) = &self.shared {
@@ -256,7 +255,7 @@ impl Control {
             error: error.into(),
         })?;
         let written =
-            self.store.transaction(|tx| connection.write(&mut Writing(tx, &self.directory)));
+            self.store.transaction(|tx| connection.write(&mut tx.device(&self.directory)));
         written.map_err(refused)?;
         (self.settings, self.links) = (settings, links);
         if self.shared.is_none() && !pools.is_empty() {
@@ -273,7 +272,7 @@ impl Control {
     /// Lets requests flow.
     fn connected(&mut self) -> Result<(), Error> {
         let Backend { domain, directory } = self.backend.clone();
-        let mut reading = Reading(&self.store, &directory);
+        let mut reading = self.store.device(&directory);
         let offered = BackendFeatures::read(&mut reading).map_err(illegal(&directory))?;
         let geometry = Geometry::read(&mut reading).map_err(illegal(&directory))?;
         let wanted = self.options.indirect_segments;
@@ -345,7 +344,7 @@ impl Control {
     fn look_at_size(&self) -> Result<(), Error> {
         let directory = &self.backend.directory;
         let geometry =
-            Geometry::read(&mut Reading(&self.store, directory)).map_err(illegal(directory))?;
+            Geometry::read(&mut self.store.device(directory)).map_err(illegal(directory))?;
         if let Some(shared) = &self.shared {
             if shared.resize(geometry) {
                 log::info!("{}: now {} sectors", self.directory, geometry.sectors);
@@ -392,7 +391,7 @@ impl Control {
         self.frontend.enter(to).map_err(|error| Error::host(self.directory.clone(), error))?;
         self.store
             .transaction(|tx| match tx.try_read(&format!("{}/backend", self.directory))? {
-                Some(_) => to.write(&mut Writing(tx, &self.directory)),
+                Some(_) => to.write(&mut tx.device(&self.directory)),
                 None => Ok(()),
             })
             .map_err(failed)
@@ -480,8 +479,7 @@ fn find_backend(store: &Store, directory: &Arc<str>) -> Result<Option<Backend>, 
     let path = format!("{directory}/{}", keys::BACKEND.name);
     let value = store.try_read(&path).map_err(|error| Error::host(path, error))?;
     let Some(value) = value else { return Ok(None) };
-    let domain =
-        keys::BACKEND_ID.u32(&mut Reading(store, directory)).map_err(illegal(directory))?;
+    let domain = keys::BACKEND_ID.u32(&mut store.device(directory)).map_err(illegal(directory))?;
     Ok(Some(Backend {
         domain: DomId(domain as u16),
         directory: String::from_utf8_lossy(&value).into(),

@@ -28,7 +28,6 @@
 //! | [`nbd`] | an NBD server, so that unmodified programs use the disk |
 
 mod connection;
-mod directory;
 mod disk;
 mod error;
 mod flight;

@@ -3,7 +3,6 @@
 //! A hypervisor, a backend and a small frontend in one process.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -21,7 +20,7 @@ use ring_proto::blkif::{
 use ring_proto::shared::{SharedMemory, bytes_of};
 use ring_proto::xen::{DomId, Errno, GrantRef};
 use ring_proto::xenbus::vbd::{BackendFeatures, Connection, FrontendSettings, Geometry, Queue};
-use ring_proto::xenbus::{self, FrontendWork, Key, ReadDirectory, State, WriteDirectory};
+use ring_proto::xenbus::{self, FrontendWork, Key, State};
 use tempfile::TempDir;
 use uring_backend::{Error, Options, Stop};
 
@@ -187,34 +186,6 @@ pub fn pattern(offset: usize, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// A directory of the frontend's connection.
-struct Directory<'a>(&'a Store, String);
-
-impl ReadDirectory for Directory<'_> {
-    type Error = hypervisor_client::Error;
-
-    fn read(&mut self, key: &str, into: &mut [u8]) -> Result<Option<usize>, Self::Error> {
-        let value = self.0.try_read(&format!("{}/{key}", self.1))?;
-        Ok(value.map(|value| {
-            into.iter_mut().zip(&value).for_each(|(to, from)| *to = *from);
-            value.len()
-        }))
-    }
-}
-
-impl WriteDirectory for Directory<'_> {
-    type Error = hypervisor_client::Error;
-
-    fn write(&mut self, key: &str, value: fmt::Arguments<'_>) -> Result<(), Self::Error> {
-        self.0.write(&format!("{}/{key}", self.1), value.to_string())
-    }
-
-    fn remove(&mut self, key: &str) -> Result<(), Self::Error> {
-        let _ = self.0.rm(&format!("{}/{key}", self.1));
-        Ok(())
-    }
-}
-
 /// How a frontend connects.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
@@ -257,7 +228,7 @@ impl Frontend {
     /// A frontend that has not begun.
     pub fn new(client: Arc<HostedClient>, vbd: Vbd, wanted: Wanted) -> Self {
         let store = client.store().unwrap();
-        let state = State::read(&mut Directory(&store, vbd.frontend_path())).unwrap();
+        let state = State::read(&mut store.device(&vbd.frontend_path())).unwrap();
         Self {
             queues: Vec::new(),
             features: BackendFeatures::default(),
@@ -282,7 +253,8 @@ impl Frontend {
 
     /// Does the next step of the handshake, or waits a little.
     fn step(&mut self, keep: bool) {
-        let mut back = Directory(&self.store, self.vbd.backend_path());
+        let path = self.vbd.backend_path();
+        let mut back = self.store.device(&path);
         let state = State::read(&mut back).unwrap();
         let step = self.handshake.next(state, keep).unwrap();
         match step.work {
@@ -299,7 +271,7 @@ impl Frontend {
             return;
         }
         self.handshake.enter(step.to).unwrap();
-        step.to.write(&mut Directory(&self.store, self.vbd.frontend_path())).unwrap();
+        step.to.write(&mut self.store.device(&self.vbd.frontend_path())).unwrap();
     }
 
     /// Takes its part of the handshake until it is in another state than `from`.
@@ -313,7 +285,7 @@ impl Frontend {
 
     fn publish(&mut self) {
         let offered =
-            BackendFeatures::read(&mut Directory(&self.store, self.vbd.backend_path())).unwrap();
+            BackendFeatures::read(&mut self.store.device(&self.vbd.backend_path())).unwrap();
         let wanted = FrontendSettings {
             queues: self.wanted.queues,
             ring_page_order: self.wanted.order,
@@ -331,7 +303,7 @@ impl Frontend {
             .map(|queue| Queue::new(queue.ring.memory().refs(), queue.channel.port()).unwrap())
             .collect();
         let connection = Connection::new(settings, &queues).unwrap();
-        connection.write(&mut Directory(&self.store, self.vbd.frontend_path())).unwrap();
+        connection.write(&mut self.store.device(&self.vbd.frontend_path())).unwrap();
     }
 
     /// Sets a key of its own directory.
@@ -353,7 +325,7 @@ impl Drop for Frontend {
     /// Says that it is closed, so that nobody waits for it.
     fn drop(&mut self) {
         if self.state() != State::Closed && !self.crashed {
-            let _ = State::Closed.write(&mut Directory(&self.store, self.vbd.frontend_path()));
+            let _ = State::Closed.write(&mut self.store.device(&self.vbd.frontend_path()));
         }
     }
 }

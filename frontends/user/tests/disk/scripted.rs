@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 
 use frontend_user::{Disk, Error, Options};
 use hypervisor_client::hosted::{self, HostedClient};
-use hypervisor_client::store::{Store, Transaction};
+use hypervisor_client::store::{Device, Store};
 use hypervisor_client::toolstack::{self, Vbd, VbdConfig};
 use hypervisor_client::{Access, Client, EventChannel, Mapping};
 use hypervisor_hosted::Hosted;
 use ring_proto::blkif::{BackRing, Request, RwOp, Segment, Segments, Status, Tag, descriptors};
 use ring_proto::shared::{PAGE_SIZE, SharedMemory};
 use ring_proto::xen::DomId;
+use ring_proto::xenbus::State;
 use ring_proto::xenbus::vbd::{BackendFeatures, Connection, Geometry};
-use ring_proto::xenbus::{ReadDirectory, State, WriteDirectory};
 
 /// Domain of the backend, and of the frontend.
 pub const BACK: DomId = DomId(1);
@@ -106,33 +106,6 @@ pub fn front_dir() -> String {
     VBD.frontend_path()
 }
 
-struct Read<'a>(&'a Store, String);
-struct Write<'a>(&'a Transaction<'a>, String);
-
-impl ReadDirectory for Read<'_> {
-    type Error = hypervisor_client::Error;
-
-    fn read(&mut self, key: &str, into: &mut [u8]) -> Result<Option<usize>, Self::Error> {
-        let value = self.0.try_read(&format!("{}/{key}", self.1))?;
-        Ok(value.map(|value| {
-            into.iter_mut().zip(&value).for_each(|(into, from)| *into = *from);
-            value.len()
-        }))
-    }
-}
-
-impl WriteDirectory for Write<'_> {
-    type Error = hypervisor_client::Error;
-
-    fn write(&mut self, key: &str, value: std::fmt::Arguments<'_>) -> Result<(), Self::Error> {
-        self.0.write(&format!("{}/{key}", self.1), value.to_string())
-    }
-
-    fn remove(&mut self, key: &str) -> Result<(), Self::Error> {
-        self.0.rm(&format!("{}/{key}", self.1))
-    }
-}
-
 /// One queue as the backend sees it.
 pub struct BackQueue {
     pub ring: BackRing<Mapping>,
@@ -162,9 +135,9 @@ impl Backend {
         backend
     }
 
-    fn write(&self, write: impl Fn(&mut Write<'_>)) {
+    fn write(&self, write: impl Fn(&mut Device<'_>)) {
         let written = self.store.transaction(|tx| {
-            write(&mut Write(tx, back_dir()));
+            write(&mut tx.device(&back_dir()));
             Ok(())
         });
         written.unwrap();
@@ -176,7 +149,7 @@ impl Backend {
 
     /// The frontend's state.
     pub fn front_state(&self) -> State {
-        State::read(&mut Read(&self.store, front_dir())).unwrap()
+        State::read(&mut self.store.device(&front_dir())).unwrap()
     }
 
     pub fn wait_for_front(&self, state: State) {
@@ -195,7 +168,7 @@ impl Backend {
     pub fn connect(&mut self) {
         self.wait_for_front(State::Initialised);
         let connection =
-            Connection::read(&mut Read(&self.store, front_dir()), &self.features).unwrap();
+            Connection::read(&mut self.store.device(&front_dir()), &self.features).unwrap();
         self.queues = connection
             .queues()
             .iter()

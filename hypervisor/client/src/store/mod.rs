@@ -21,9 +21,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::Error;
 
+mod device;
 #[cfg(test)]
 mod tests;
 mod transaction;
+pub use device::Device;
 pub use transaction::Transaction;
 
 /// How often a transaction that meets the changes of others is tried before it fails with `EAGAIN`. Somebody who

@@ -7,7 +7,7 @@ use super::Store;
 use crate::Error;
 
 /// The store as one transaction sees it: nobody else's changes, and its own at once. See [`Store::transaction`].
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Transaction<'a> {
     pub(super) store: &'a Store,
     /// 0 is no transaction at all.

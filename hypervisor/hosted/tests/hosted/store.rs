@@ -9,6 +9,7 @@ use hypervisor_client::store::Store;
 use hypervisor_client::toolstack::{Vbd, VbdConfig, create_vbd, forget_vbd, remove_vbd};
 use ring_proto::xen::{DomId, Errno};
 use ring_proto::xenbus::vbd::keys;
+use ring_proto::xenbus::{ReadDirectory, WriteDirectory};
 use tempfile::TempDir;
 
 use crate::{errno, hypervisor, join};
@@ -29,6 +30,30 @@ fn a_domain_has_its_home_and_its_identity() {
     assert_eq!(store.read_str("/local/domain/3/name").unwrap(), "test 3");
     store.write("data/greeting", "hello").unwrap();
     assert_eq!(errno(store.write("name", "another")), Errno::EACCES);
+}
+
+#[test]
+fn a_device_directory_is_read_and_written_by_key() {
+    let (dir, _hosted) = hypervisor();
+    let domain = join(&dir, 3);
+    let store = domain.store().unwrap();
+    let mut device = store.device("data/vbd");
+    device.remove("queue-0/ring-ref").unwrap();
+    device.write("queue-0/ring-ref", format_args!("{}", 1234)).unwrap();
+    assert_eq!(store.read("data/vbd/queue-0/ring-ref").unwrap(), b"1234");
+    assert_eq!(device.text("queue-0/ring-ref").unwrap().as_deref(), Some("1234"));
+    let mut short = [0; 3];
+    assert_eq!(device.read("queue-0/ring-ref", &mut short).unwrap(), Some(4));
+    assert_eq!(&short, b"123");
+    device.remove("queue-0/ring-ref").unwrap();
+    assert_eq!(device.read("queue-0/ring-ref", &mut short).unwrap(), None);
+
+    let seen = store.transaction(|tx| {
+        tx.device("data/vbd").write("state", format_args!("1"))?;
+        Ok((tx.device("data/vbd").text("state")?, store.device("data/vbd").text("state")?))
+    });
+    assert_eq!(seen.unwrap(), (Some("1".to_owned()), None));
+    assert_eq!(device.text("state").unwrap().as_deref(), Some("1"));
 }
 
 #[test]
