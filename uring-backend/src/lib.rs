@@ -31,7 +31,7 @@
 //! | `control`, `device` | devices in xenstore, their handshake, the start and end of queues |
 //! | `queue` | the event loop: `take` from the ring, `stage` by stage to the answer |
 //! | `request`, `pages`, `grants` | a request's life, and how the frontend's pages are reached |
-//! | `io` | the io_uring and the memory that it reaches; all `unsafe` |
+//! | `io` | the io_uring and the memory that it reaches; all `unsafe` but the promise that a slot's pages stay |
 //! | [`image`] | opening, locking, measuring an image |
 //! | [`limits`] | rates, with bursts |
 //! | [`stats`], [`report`] | what is counted, and how it is shown |

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The io_uring of a queue, and the memory that the kernel reaches through it. All `unsafe` of the crate is here.
+//! The io_uring of a queue, and the memory that the kernel reaches through it. All `unsafe` of the crate is here
+//! but the promise of whoever calls [`Engine::add`].
 //!
 //! What is handed to the kernel stays valid until its completion, by these rules:
 //!
