@@ -140,6 +140,42 @@ fn a_device_that_fails_some_requests_serves_the_others() {
     assert_eq!(count("io_errors"), 12);
 }
 
+/// A device whose backing file has no room for more: a write that fails takes nothing with it.
+#[test]
+fn a_device_that_fails_writes_keeps_what_it_acknowledged() {
+    let rig = Rig::new();
+    let small = rig.dir.path().join("small");
+    std::fs::create_dir(&small).unwrap();
+    let mount = ["-t", "tmpfs", "-o", "size=1m", "tmpfs", small.to_str().unwrap()];
+    if let Err(error) = run("mount", &mount) {
+        return eprintln!("no file system of its own, so this is not tested: {error}");
+    }
+    let backing = small.join("backing");
+    File::create(&backing).unwrap().set_len(4 * MIB as u64).unwrap();
+    if let Some(device) = Loop::over(&backing, "512") {
+        let socket = rig.dir.path().join("stats");
+        let stats = Some(socket.clone());
+        let _backend = rig.start(Options { stats, ..Options::default() });
+        rig.plug(&device.0, &[]);
+        let mut front = Frontend::connect(&rig, Wanted::default());
+        let queue = &mut front.queues[0];
+        let content = |sector: u64| pattern(sector as usize * 512, 32768);
+        let (acknowledged, failed): (Vec<u64>, Vec<u64>) =
+            (0..8192).step_by(64).partition(|&sector| {
+                queue.write(RwOp::Write, sector, &content(sector)) == Status::Okay
+            });
+        assert!(acknowledged.len() > 10 && failed.len() > 90, "{} failed", failed.len());
+        for sector in acknowledged {
+            assert!(queue.read(sector, 64).unwrap() == content(sector), "sector {sector}");
+        }
+        let json = fetch_stats(&socket, Format::Json).unwrap();
+        let disks: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(disks[0]["queues"][0]["io_errors"], failed.len(), "{json}");
+    }
+    // Lazily: the kernel may take a moment to close the last file.
+    run("umount", &["--lazy", small.to_str().unwrap()]).unwrap();
+}
+
 /// A discard that io_uring refuses is tried by the ioctl, on a thread of its own, and so are those after it.
 #[test]
 fn discards_that_io_uring_refuses_go_to_the_helper() {
