@@ -55,6 +55,18 @@ impl Drop for Loop {
     }
 }
 
+/// A mounted file system, until dropped.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Lazily: the kernel may take a moment to close the last file.
+        if let Err(error) = run("umount", &["--lazy", self.0.to_str().unwrap()]) {
+            eprintln!("{error}");
+        }
+    }
+}
+
 #[test]
 fn a_block_device_of_4096_byte_sectors_is_recognised_and_discards() {
     let rig = Rig::new();
@@ -150,7 +162,8 @@ fn a_device_that_fails_writes_keeps_what_it_acknowledged() {
     if let Err(error) = run("mount", &mount) {
         return eprintln!("no file system of its own, so this is not tested: {error}");
     }
-    let backing = small.join("backing");
+    let mounted = Mounted(small);
+    let backing = mounted.0.join("backing");
     File::create(&backing).unwrap().set_len(4 * MIB as u64).unwrap();
     if let Some(device) = Loop::over(&backing, "512") {
         let socket = rig.dir.path().join("stats");
@@ -172,8 +185,6 @@ fn a_device_that_fails_writes_keeps_what_it_acknowledged() {
         let disks: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(disks[0]["queues"][0]["io_errors"], failed.len(), "{json}");
     }
-    // Lazily: the kernel may take a moment to close the last file.
-    run("umount", &["--lazy", small.to_str().unwrap()]).unwrap();
 }
 
 /// A discard that io_uring refuses is tried by the ioctl, on a thread of its own, and so are those after it.
@@ -229,7 +240,8 @@ fn what_is_not_aligned_for_direct_io_is_served_and_coherent() {
     let mounted = rig.dir.path().join("mounted");
     std::fs::create_dir(&mounted).unwrap();
     run("mount", &[device.path(), mounted.to_str().unwrap()]).unwrap();
-    let image = mounted.join("disk");
+    let mounted = Mounted(mounted);
+    let image = mounted.0.join("disk");
     std::fs::write(&image, pattern(0, MIB)).unwrap();
     {
         let socket = rig.dir.path().join("stats");
@@ -255,5 +267,4 @@ fn what_is_not_aligned_for_direct_io_is_served_and_coherent() {
             "{json}"
         );
     }
-    run("umount", &["--lazy", mounted.to_str().unwrap()]).unwrap();
 }
