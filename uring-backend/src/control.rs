@@ -150,8 +150,8 @@ impl Control {
             // Any call to the store may have brought events, which nothing to wait for tells of.
             let timeout = if busy { Some(Duration::ZERO) } else { self.timeout(checked) };
             let readable = waiter.wait(timeout).map_err(failed)?;
-            let paused = self.devices.iter().filter(|(_, device)| device.pause().is_some());
-            due.devices.extend(paused.map(|(id, _)| *id));
+            let over = |device: &Device| device.pause().is_some_and(|left| left.is_zero());
+            due.devices.extend(self.devices.iter().filter(|it| over(it.1)).map(|it| *it.0));
             if readable & WAKE != 0 {
                 // It is only a signal; what it is about stands in the channel.
                 let _ = rustix::io::read(wake, &mut [0; 8]);

@@ -115,6 +115,8 @@ pub(crate) struct Device {
     stuck: bool,
     /// Since when its image is held by somebody who may be about to let go of it.
     held: Option<Instant>,
+    /// When to try to open it again.
+    again: Option<Instant>,
     /// What was said last to be wrong, so as not to say it again.
     complaint: Option<String>,
 }
@@ -144,6 +146,7 @@ impl Device {
             frontend_gone: false,
             stuck: false,
             held: None,
+            again: None,
             complaint: None,
         })
     }
@@ -171,15 +174,19 @@ impl Device {
 
     /// Whether to wait quietly for an image that is in use.
     fn may_be_let_go(&mut self) -> bool {
-        self.stuck && self.held.get_or_insert_with(Instant::now).elapsed() < HELD_TIME
+        let now = Instant::now();
+        let quiet = self.stuck && *self.held.get_or_insert(now) + HELD_TIME > now;
+        self.again = quiet.then(|| now + HELD_PAUSE);
+        quiet
     }
 
     /// How soon to step again although nothing happened.
     pub(crate) fn pause(&self) -> Option<Duration> {
-        self.held.filter(|held| self.stuck && held.elapsed() < HELD_TIME).map(|_| HELD_PAUSE)
+        Some(self.again?.saturating_duration_since(Instant::now()))
     }
 
     fn try_step(&mut self, context: &Context) -> Result<Progress, DeviceError> {
+        self.again = None;
         loop {
             let own = context.store.device(&self.path);
             let mut peer = context.store.device(&self.frontend_path);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use ring_proto::ring::MAX_ORDER;
 use ring_proto::xenbus::vbd::MAX_QUEUES;
 
@@ -24,11 +25,11 @@ pub struct Options {
     pub segments: u16,
 
     /// Most pages that a queue keeps mapped for a frontend that reuses them; 0: none, all data is copied
-    #[arg(long, value_name = "COUNT", default_value_t = 4096)]
+    #[arg(long, value_name = "COUNT", default_value_t = 4096, value_parser = RangedU64ValueParser::<usize>::new().range(0..=1 << 20))]
     pub persistent: usize,
 
     /// Longest time in microseconds that a busy queue looks for work before it sleeps; 0: it always sleeps
-    #[arg(long, value_name = "MICROSECONDS", default_value_t = 50)]
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     pub poll: u64,
 
     /// Go through the page cache, even where direct I/O is to be had
@@ -40,7 +41,7 @@ pub struct Options {
     pub sector_size: Option<u32>,
 
     /// How often to look whether an image changed its size, in seconds; 0: only on SIGHUP
-    #[arg(long, value_name = "SECONDS", default_value_t = 2)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub check: u64,
 
     /// Serve statistics on this Unix socket, as HTTP: /metrics (Prometheus), /json, /table
@@ -94,7 +95,14 @@ mod tests {
 
     #[test]
     fn what_is_out_of_range_is_named() {
-        for (option, value) in [("--queues", "17"), ("--ring-order", "5"), ("--segments", "257")] {
+        for (option, value) in [
+            ("--queues", "17"),
+            ("--ring-order", "5"),
+            ("--segments", "257"),
+            ("--persistent", "9223372036854775807"),
+            ("--poll", "9223372036854775807"),
+            ("--check", "9223372036854775807"),
+        ] {
             let error =
                 Command::try_parse_from(["backend", option, value]).unwrap_err().to_string();
             assert!(error.contains(option) && error.contains(value), "{error}");

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Error;
 use crate::report::{DiskReport, json, prometheus, table};
@@ -125,7 +125,12 @@ fn answer(mut stream: UnixStream, disks: impl Fn() -> Vec<DiskReport>) -> io::Re
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut request = Vec::new();
     let mut buffer = [0; 1024];
-    while !request.windows(4).any(|end| end == b"\r\n\r\n") && request.len() < 8192 {
+    // The control thread waits for the reader: one that comes byte by byte gets no more time than another.
+    let end = Instant::now() + PATIENCE;
+    while !request.windows(4).any(|end| end == b"\r\n\r\n")
+        && request.len() < 8192
+        && Instant::now() < end
+    {
         match stream.read(&mut buffer)? {
             0 => break,
             len => request.extend_from_slice(buffer.get(..len).unwrap_or_default()),
@@ -190,6 +195,25 @@ mod tests {
             let mut answer = String::new();
             stream.read_to_string(&mut answer).unwrap();
             assert!(answer.starts_with("HTTP/1.0 404"), "{answer}");
+        });
+    }
+
+    #[test]
+    fn a_reader_that_asks_byte_by_byte_does_not_hold_up_the_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stats");
+        let socket = StatsSocket::bind(&path).unwrap();
+        let mut slow = UnixStream::connect(&path).unwrap();
+        std::thread::scope(|scope| {
+            let served = scope.spawn(|| serve_one(&socket));
+            // As many bytes as it takes until nobody listens any more.
+            let bytes = (0..400).take_while(|_| {
+                std::thread::sleep(PATIENCE / 20);
+                slow.write_all(b"x").is_ok()
+            });
+            let count = bytes.count();
+            assert!(count < 400, "{count} bytes were waited for");
+            served.join().unwrap();
         });
     }
 

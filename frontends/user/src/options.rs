@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use clap::builder::RangedU64ValueParser;
 use ring_proto::blkif::Abi;
 use ring_proto::xenbus::vbd::FrontendSettings;
 
@@ -25,10 +26,10 @@ pub struct Options {
     #[arg(long)]
     pub x86_32: bool,
     /// Memory for buffers of each queue, in KiB
-    #[arg(long, value_name = "KIB", default_value_t = 4096)]
+    #[arg(long, value_name = "KIB", default_value_t = 4096, value_parser = RangedU64ValueParser::<usize>::new().range(16..=4 << 20))]
     pub buffers: usize,
     /// How long to look for answers at most before sleeping, in microseconds; 0 to sleep at once
-    #[arg(long, value_name = "MICROSECONDS", default_value_t = 50)]
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     pub poll: u64,
     /// Give up when no backend was there for so many seconds; otherwise wait for ever
     #[arg(long, value_name = "SECONDS")]
@@ -67,5 +68,40 @@ impl Options {
 
     pub(crate) fn time_limit(&self) -> Option<Duration> {
         self.backend_timeout.map(Duration::from_secs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_command_line() {
+        let parsed = Command::try_parse_from(["disk"]).unwrap().options;
+        assert_eq!(format!("{parsed:?}"), format!("{:?}", Options::default()));
+    }
+
+    /// Without memory for buffers, all would wait for it for ever.
+    #[test]
+    fn what_is_out_of_range_is_named() {
+        for (option, value) in [
+            ("--queues", "0"),
+            ("--ring-page-order", "5"),
+            ("--indirect-segments", "513"),
+            ("--buffers", "0"),
+            ("--buffers", "18446744073709551615"),
+            ("--poll", "9223372036854775807"),
+        ] {
+            let error = Command::try_parse_from(["disk", option, value]).unwrap_err().to_string();
+            assert!(error.contains(option) && error.contains(value), "{error}");
+        }
     }
 }
