@@ -153,6 +153,11 @@ impl<M: Machine> Hypervisor<M> {
         self.domains.iter().filter(|(_, domain)| !domain.dying).map(|(id, _)| *id)
     }
 
+    /// How many domains there are, with those that are dead while others still map their frames.
+    pub fn domain_count(&self) -> usize {
+        self.domains.len()
+    }
+
     /// Whether this domain is dead, while others still map its frames. Its id is not free yet.
     pub fn is_dying(&self, id: DomId) -> bool {
         self.domains.get(&id).is_some_and(|domain| domain.dying)

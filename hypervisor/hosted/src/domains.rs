@@ -57,7 +57,8 @@ impl Domains {
             return Err(Errno::E2BIG);
         }
         let id = self.free_id(join.domid)?;
-        if self.hypervisor.domains().count() >= self.limits.domains {
+        // Those that are gone count too while a peer holds their pages: it could gather them without end.
+        if self.hypervisor.domain_count() >= self.limits.domains {
             return Err(Errno::ENOSPC);
         }
         let reserved = ring_proto::xen::grant_table::NR_RESERVED_ENTRIES;
@@ -122,7 +123,7 @@ impl Domains {
 
     /// The descriptor of the pool that a frame lies in, for a domain that has mapped a page of it.
     pub(crate) fn pool(&self, caller: DomId, wish: &Pool) -> Result<(PoolFound, Fd<'_>), Errno> {
-        let (base, file) = self.hypervisor.machine().file(Mfn(wish.mfn)).ok_or(Errno::ENOENT)?;
+        let (base, file) = self.hypervisor.machine().pool(Mfn(wish.mfn)).ok_or(Errno::ENOENT)?;
         let writable = wish.writable != 0;
         let mapped = self
             .hypervisor

@@ -92,7 +92,7 @@ pub enum Error {
 /// How much there may be. A domain that asks for more is refused.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Domains.
+    /// Domains, with those that are gone but whose pages a peer still holds mapped.
     pub domains: usize,
     /// Pages of a domain's grant pool.
     pub pool_pages: u32,

@@ -26,10 +26,20 @@ pub(crate) struct ProcessMachine {
     pub(crate) doorbells: Doorbells,
 }
 
+/// What the pages of a file are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// A domain's pages, to be granted.
+    Pool,
+    /// Its grant table, which nobody else may have.
+    Table,
+}
+
 /// Pages of one memfd.
 #[derive(Debug)]
 pub(crate) struct FrameFile {
     owner: DomId,
+    purpose: Purpose,
     file: OwnedFd,
     memory: Mapped,
     pages: u64,
@@ -38,12 +48,16 @@ pub(crate) struct FrameFile {
 }
 
 impl FrameFile {
-    fn new(name: &str, owner: DomId, pages: u32) -> io::Result<Self> {
+    fn new(purpose: Purpose, owner: DomId, pages: u32) -> io::Result<Self> {
+        let name = match purpose {
+            Purpose::Pool => "causeway-grant-pool",
+            Purpose::Table => "causeway-grant-table",
+        };
         let file = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         rustix::fs::ftruncate(&file, u64::from(pages) * PAGE_SIZE as u64)?;
         rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         let memory = Mapped::file(&file, pages as usize, Access::ReadWrite)?;
-        Ok(Self { owner, file, memory, pages: pages.into(), used: 0 })
+        Ok(Self { owner, purpose, file, memory, pages: pages.into(), used: 0 })
     }
 
     pub(crate) fn owner(&self) -> DomId {
@@ -79,8 +93,8 @@ impl ProcessMachine {
         pool_pages: u32,
         table_pages: u32,
     ) -> io::Result<(Mfn, Mfn)> {
-        let pool = FrameFile::new("causeway-grant-pool", owner, pool_pages)?;
-        let table = FrameFile::new("causeway-grant-table", owner, table_pages)?;
+        let pool = FrameFile::new(Purpose::Pool, owner, pool_pages)?;
+        let table = FrameFile::new(Purpose::Table, owner, table_pages)?;
         let (pool, table) = (self.add(pool), self.add(table));
         self.next = Some((pool, table));
         Ok((pool, table))
@@ -103,6 +117,11 @@ impl ProcessMachine {
     pub(crate) fn file(&self, mfn: Mfn) -> Option<(Mfn, &FrameFile)> {
         let (&base, file) = self.files.range(..=mfn).next_back()?;
         (mfn.0 - base.0 < file.pages).then_some((base, file))
+    }
+
+    /// The pool that a frame lies in, and the frame at which it begins.
+    pub(crate) fn pool(&self, mfn: Mfn) -> Option<(Mfn, &FrameFile)> {
+        self.file(mfn).filter(|(_, file)| file.purpose == Purpose::Pool)
     }
 
     fn page(&self, mfn: Mfn) -> Option<Region<'_>> {

@@ -5,8 +5,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use hypervisor_client::hosted::protocol::{
-    ANY_DOMID, Answer, Join, Joined, MAX_MESSAGE, Pool, QUIET, Request, VERSION, kind, message,
-    message_of,
+    ANY_DOMID, Answer, Join, Joined, MAX_MESSAGE, Pool, PoolFound, QUIET, Request, VERSION, kind,
+    message, message_of,
 };
 use hypervisor_client::hosted::socket;
 use hypervisor_client::mapped::Mapped;
@@ -218,7 +218,7 @@ fn a_grant_entry_cannot_name_what_is_not_its_own() {
 }
 
 #[test]
-fn a_pool_for_reading_cannot_be_mapped_for_writing() {
+fn a_peer_gets_no_more_of_a_pool_than_was_granted() {
     let (dir, _hosted) = hypervisor();
     let front = join(&dir, 3);
     let raw = Raw::open(&dir);
@@ -240,6 +240,11 @@ fn a_pool_for_reading_cannot_be_mapped_for_writing() {
     wish.writable = 0;
     let (result, _, fds) = raw.exchange(&request(kind::POOL, bytes_of(&wish))).unwrap();
     assert_eq!(result, 0);
+    let (_, found, _) = raw.exchange(&request(kind::POOL, bytes_of(&wish))).unwrap();
+    let found: PoolFound = from_bytes(&found).unwrap();
+    // The frames after the pool's are those of its domain's grant table: they are not to be had.
+    let table = Pool { mfn: found.base_mfn + found.pages, ..wish };
+    assert_eq!(raw.say(&request(kind::POOL, bytes_of(&table))), minus(Errno::ENOENT));
     let denied = Mapped::file(&fds[0], 64, Access::ReadWrite).unwrap_err();
     assert_eq!(denied.kind(), std::io::ErrorKind::PermissionDenied);
     Mapped::file(&fds[0], 64, Access::ReadOnly).unwrap();

@@ -36,6 +36,22 @@ fn each_limit_holds_and_says_so() {
 }
 
 #[test]
+fn a_dead_domain_counts_until_its_pages_are_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { domains: 2, ..Limits::default() };
+    let _hosted = Hosted::start_with(dir.path(), limits).unwrap();
+    let (front, back) = (join(&dir, 1), join(&dir, 2));
+    let grant = front.grant(DomId(2), 1, Access::ReadWrite).unwrap();
+    let mapping = back.map(DomId(1), grant.refs(), Access::ReadWrite).unwrap();
+    drop((grant, front));
+    assert_eq!(errno(try_join(&dir, 3, 1)), Errno::ENOSPC);
+    drop(mapping);
+    // The unmap is not waited for; this call is answered after it.
+    back.alloc_unbound(DomId(0)).unwrap();
+    try_join(&dir, 3, 1).unwrap();
+}
+
+#[test]
 fn a_directory_has_one_hypervisor() {
     let (dir, hosted) = hypervisor();
     assert!(matches!(Hosted::start(dir.path()), Err(Error::Running(at)) if at == dir.path()));
