@@ -283,7 +283,8 @@ impl Store {
     ///
     /// When the store is gone.
     pub fn next_event(&self, timeout: Option<Duration>) -> Result<Option<WatchEvent>, Error> {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        // A time too long for the clock is as good as none.
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             if let Some(event) = self.events.borrow_mut().pop_front() {
                 return Ok(Some(event));
