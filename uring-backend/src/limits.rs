@@ -2,7 +2,7 @@
 
 //! Limits of a disk's rate, in requests and in bytes per second, with bursts.
 //!
-//! A [`Bucket`] is the token bucket in the form of the generic cell rate algorithm: its whole state is one moment, the
+//! A `Bucket` is the token bucket in the form of the generic cell rate algorithm: its whole state is one moment, the
 //! time at which the bucket will be full again. Each request moves that moment on by its price, once, and waits if the
 //! moment was further ahead than a burst is long. So all queues of a disk share a bucket without a lock, a request
 //! larger than a burst still passes once the debt before it is paid, and each waits for those that came before it only:

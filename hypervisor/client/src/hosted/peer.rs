@@ -208,9 +208,7 @@ impl Peers {
     }
 
     fn mapped_pool(&self, mfn: u64, access: Access) -> Option<Arc<PeerPool>> {
-        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut live = pools.iter().filter_map(Weak::upgrade);
-        live.find(|pool| pool.access == access && pool.page(mfn).is_some())
+        find(&self.pools.lock().unwrap_or_else(PoisonError::into_inner), mfn, access)
     }
 
     /// The pool that a frame lies in, which this domain has mapped with this access.
@@ -235,10 +233,20 @@ impl Peers {
             memory: Arc::new(memory),
         });
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another thread may have been faster, and all mappings are to lie in one.
+        if let Some(pool) = find(&pools, mfn, access) {
+            return Ok(pool);
+        }
         pools.retain(|pool| pool.strong_count() > 0);
         pools.push(Arc::downgrade(&pool));
         Ok(pool)
     }
+}
+
+/// The pool among these that a frame lies in, mapped with this access.
+fn find(pools: &[Weak<PeerPool>], mfn: u64, access: Access) -> Option<Arc<PeerPool>> {
+    let mut live = pools.iter().filter_map(Weak::upgrade);
+    live.find(|pool| pool.access == access && pool.page(mfn).is_some())
 }
 
 fn wish(peer: DomId, gref: GrantRef, access: Access) -> MapGrantRef {

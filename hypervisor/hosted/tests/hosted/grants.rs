@@ -131,3 +131,21 @@ fn mapped_pages_are_not_granted_anew() {
     assert_eq!(front.waiting_pages(), 0);
     front.grant(DomId(2), 64, Access::ReadWrite).unwrap();
 }
+
+#[test]
+fn threads_that_map_at_once_share_one_mapping() {
+    let (dir, _hosted) = hypervisor();
+    let (front, back) = (join(&dir, 3), join(&dir, 2));
+    let grants: Vec<_> =
+        (0..8).map(|_| front.grant(DomId(2), 1, Access::ReadWrite).unwrap()).collect();
+    for _ in 0..20 {
+        let map = |refs| back.map(DomId(3), refs, Access::ReadWrite).unwrap();
+        let mappings: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                grants.iter().map(|grant| scope.spawn(|| map(grant.refs()))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let first = mappings[0].backing().unwrap();
+        assert!(mappings.iter().all(|mapping| Arc::ptr_eq(mapping.backing().unwrap(), first)));
+    }
+}
