@@ -76,13 +76,13 @@ pub fn run(client: Arc<dyn Client>, options: Options, stop: &Stop) -> Result<(),
         store,
         options,
         queue_ended: Arc::new(move |id| {
-            // Whoever does not listen any more joins the thread.
+            // Nobody listens any more when the backend ended before the queue.
             let _ = sender.send(id);
             let _ = rustix::io::write(&waker, &1u64.to_ne_bytes());
         }),
         stopping: false,
     };
-    Control { context, home, devices: BTreeMap::new(), stop_at: None }
+    Control { context, home, devices: BTreeMap::new(), ending: Vec::new(), stop_at: None }
         .serve(stop, &wake, &ended, stats)
 }
 
@@ -91,6 +91,8 @@ struct Control {
     /// The directory of this domain's devices.
     home: String,
     devices: BTreeMap<DeviceId, Device>,
+    /// Devices that were removed while their queues were at work.
+    ending: Vec<Device>,
     /// When to end without the frontends' consent.
     stop_at: Option<Instant>,
 }
@@ -138,7 +140,8 @@ impl Control {
                 busy = number == EVENTS;
             }
             busy |= self.work(&mut due)?;
-            if self.context.stopping && self.devices.is_empty() {
+            self.ending.retain_mut(Device::is_ending);
+            if self.context.stopping && self.devices.is_empty() && self.ending.is_empty() {
                 return Ok(());
             }
             if self.stop_at.is_some_and(|at| Instant::now() >= at) {
@@ -304,6 +307,9 @@ impl Control {
         if let Some(device) = self.devices.remove(&id) {
             // The watch may be gone with its node's domain.
             let _ = self.context.store.unwatch(&device.frontend_state_path(), &frontend_token(id));
+            if device.draining() {
+                self.ending.push(device);
+            }
         }
     }
 }

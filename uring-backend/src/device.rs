@@ -399,8 +399,15 @@ impl Device {
         Ok(())
     }
 
+    /// Whether a queue of a device that was removed is still at what it took. It tells when it ends.
+    pub(crate) fn is_ending(&mut self) -> bool {
+        // What a queue ended with concerns nobody any more.
+        while self.reap().is_err() {}
+        !self.queues.is_empty()
+    }
+
     /// Tells all queues to drain. Returns whether any is still at it.
-    fn draining(&self) -> bool {
+    pub(crate) fn draining(&self) -> bool {
         for queue in &self.queues {
             queue.control.drain();
         }
@@ -519,14 +526,9 @@ impl Device {
 }
 
 impl Drop for Device {
+    /// Waits for nothing: a queue whose disk hangs ends by itself, whenever that is.
     fn drop(&mut self) {
         self.draining();
-        for queue in &mut self.queues {
-            if let Some(thread) = queue.thread.take() {
-                // What it ended with concerns nobody any more.
-                let _ = thread.join();
-            }
-        }
     }
 }
 

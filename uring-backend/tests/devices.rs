@@ -9,8 +9,11 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use rig::{Frontend, Rig, VBD, Wanted, pattern};
+use hypervisor_client::toolstack::{Vbd, forget_vbd};
+use rig::{FRONT, Frontend, PATIENCE, Rig, VBD, Wanted, join, pattern};
 use ring_proto::blkif::{Discard, Request, RwOp, Status};
 use ring_proto::xenbus::State;
 use uring_backend::{Format, Options, fetch_stats};
@@ -267,4 +270,79 @@ fn what_is_not_aligned_for_direct_io_is_served_and_coherent() {
             "{json}"
         );
     }
+}
+
+/// A file system whose writes hang, until dropped.
+struct Frozen<'a>(&'a Mounted);
+
+impl<'a> Frozen<'a> {
+    fn new(mounted: &'a Mounted) -> Self {
+        run("fsfreeze", &["--freeze", mounted.0.to_str().unwrap()]).unwrap();
+        Self(mounted)
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = run("fsfreeze", &["--unfreeze", self.0.0.to_str().unwrap()]) {
+            eprintln!("{error}");
+        }
+    }
+}
+
+/// A disk that is removed while it hangs holds up neither the others nor the end, and does what it had taken once it
+/// can.
+#[test]
+fn a_removed_disk_that_hangs_holds_nobody_up() {
+    let rig = Rig::new();
+    let Some(device) = Loop::over(&rig.image("backing", 32 * MIB), "512") else { return };
+    run("mke2fs", &["-q", "-t", "ext4", device.path()]).unwrap();
+    let mounted = rig.dir.path().join("mounted");
+    std::fs::create_dir(&mounted).unwrap();
+    run("mount", &[device.path(), mounted.to_str().unwrap()]).unwrap();
+    let mounted = Mounted(mounted);
+    let image = mounted.0.join("disk");
+    std::fs::write(&image, pattern(0, MIB)).unwrap();
+    let until = |what: &str, done: &dyn Fn() -> bool| {
+        let end = Instant::now() + PATIENCE;
+        while !done() {
+            assert!(Instant::now() < end, "{what}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    };
+
+    let socket = rig.dir.path().join("stats");
+    let backend = rig.start(Options { stats: Some(socket.clone()), ..Options::default() });
+    rig.plug(&image, &[]);
+    let client = Arc::new(join(rig.dir.path(), FRONT));
+    let mut hanging = Frontend::new(client.clone(), VBD, Wanted::default());
+    hanging.settle(State::Connected, true);
+    let frozen = Frozen::new(&mounted);
+    let queue = &mut hanging.queues[0];
+    queue.fill_page(0, 7);
+    let segments = queue.segments(0, 8);
+    let request = queue.rw(RwOp::Write, 0, &segments);
+    queue.ring.push(&request).unwrap();
+    queue.publish();
+    until("the write was taken", &|| {
+        let json = fetch_stats(&socket, Format::Json).unwrap();
+        let disks: serde_json::Value = serde_json::from_str(&json).unwrap();
+        disks[0]["queues"][0]["in_flight"] == 1
+    });
+
+    forget_vbd(&rig.toolstack, &VBD).unwrap();
+    let other = Vbd { device: 51728, ..VBD };
+    rig.plug_as(other, &rig.image("other", MIB), &[]);
+    let mut honest = Frontend::new(client, other, Wanted::default());
+    honest.settle(State::Connected, true);
+    assert_eq!(honest.queues[0].read(0, 8).unwrap(), pattern(0, 4096));
+    drop(honest);
+    let begin = Instant::now();
+    backend.end().unwrap();
+    assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
+
+    let written = || std::fs::read(&image).unwrap()[..4096] == [7; 4096];
+    assert!(!written());
+    drop(frozen);
+    until("the write is done", &written);
 }

@@ -52,7 +52,8 @@ pub(crate) struct Control {
     links: Vec<Link>,
     /// Memory for the queues, until they are made.
     pools: Vec<Grant>,
-    /// The domain that the queues' memory is granted to.
+    /// The domain that all queues' memory is granted to, or will be when they take their links. None when some queue's is
+    /// not, because it did not look in time.
     granted: Option<DomId>,
     /// There is none before the first connection.
     shared: Option<Arc<Shared>>,
@@ -328,6 +329,9 @@ impl Control {
     fn disconnected(&mut self) {
         self.links.clear();
         if let Some(shared) = &self.shared {
+            if shared.has_pool_left() {
+                self.granted = None;
+            }
             shared.change(Phase::Lost);
         }
         if self.lost.is_none() {

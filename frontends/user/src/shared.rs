@@ -97,6 +97,14 @@ impl Shared {
         self.queues.iter().chain([&self.control]).for_each(wake);
     }
 
+    /// Whether a queue has not taken the pool that this connection has for it.
+    pub fn has_pool_left(&self) -> bool {
+        match &*lock(&self.phase) {
+            Phase::Connected(links) => links.iter().flatten().any(|link| link.pool.is_some()),
+            Phase::Lost | Phase::Failed(_) => false,
+        }
+    }
+
     /// Which change was the last one.
     #[inline]
     pub fn generation(&self) -> u32 {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use rustix::io::Errno as OsError;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -31,6 +32,9 @@ pub enum End {
     /// The data of a refused write is too long to be read over.
     #[error("a refused write of {0} bytes")]
     LongWrite(usize),
+    /// Others wait for memory that is held for what the client does not send or take.
+    #[error("the client halts while others wait for memory that it holds")]
+    Halting,
     /// The socket failed.
     #[error("the socket: {0}")]
     Socket(#[from] OsError),
@@ -43,8 +47,8 @@ enum Expect {
     Option(Handshake),
     /// A request.
     Request,
-    /// The data of the write with this number.
-    Data(usize),
+    /// The data of the write with this number, and since when the client has not sent all of it.
+    Data(usize, Option<Instant>),
     /// This many bytes that belong to nothing.
     Skip(usize),
     /// Nothing: the client said that it goes when its replies are sent.
@@ -65,6 +69,8 @@ pub struct Connection {
     /// What of `output` was not sent.
     from: usize,
     to: usize,
+    /// Since when the client has not taken the reply that comes first.
+    unread: Option<Instant>,
     /// Requests that are over, to be replied to in this order.
     replies: VecDeque<usize>,
     /// Requests that the disk has.
@@ -88,6 +94,7 @@ impl Connection {
             output: vec![0; BUFFER_LEN].into(),
             from: 0,
             to: 0,
+            unread: None,
             replies: VecDeque::new(),
             outstanding: 0,
             starved: false,
@@ -108,6 +115,16 @@ impl Connection {
     /// Whether what the client sends can be used now.
     pub fn is_listening(&self) -> bool {
         !self.starved && !self.blocked && !matches!(self.expect, Expect::Nothing)
+    }
+
+    /// Since when memory has been held for data that the client does not send, or does not take.
+    pub fn halting_since(&self) -> Option<Instant> {
+        let unsent = match self.expect {
+            Expect::Data(_, since) => since,
+            _ => None,
+        };
+        let unread = self.unread.filter(|_| !self.replies.is_empty());
+        unsent.into_iter().chain(unread).min()
     }
 
     /// Receives what is there, once, and uses it.
@@ -184,18 +201,19 @@ impl Connection {
                     self.begin += REQUEST_LEN;
                     match payload {
                         0 => self.submit(engine, index),
-                        _ if request.is_ok() => self.expect = Expect::Data(index),
+                        _ if request.is_ok() => self.expect = Expect::Data(index, None),
                         _ => {
                             self.submit(engine, index);
                             self.expect = Expect::Skip(payload);
                         }
                     }
                 }
-                Expect::Data(index) => {
+                Expect::Data(index, since) => {
                     let index = *index;
                     let (used, whole) = engine.receive(index, input);
                     self.begin += used;
                     if !whole {
+                        since.get_or_insert_with(Instant::now);
                         return Ok(());
                     }
                     self.expect = Expect::Request;
@@ -284,6 +302,7 @@ impl Connection {
             }
             engine.end(index);
             self.replies.pop_front();
+            self.unread = None;
         }
     }
 
@@ -297,6 +316,7 @@ impl Connection {
                 Err(OsError::INTR) => {}
                 Err(OsError::AGAIN) => {
                     self.blocked = true;
+                    self.unread.get_or_insert_with(Instant::now);
                     break;
                 }
                 Err(error) => return Err(error.into()),
@@ -304,6 +324,7 @@ impl Connection {
         }
         if self.from == self.to {
             (self.from, self.to) = (0, 0);
+            self.unread = None;
         }
         Ok(())
     }
@@ -318,7 +339,7 @@ impl Connection {
 
     /// Lets go of the requests that only the client waits for. Those that the disk has end when it is done with them.
     pub fn close(self, engine: &mut Engine) {
-        if let Expect::Data(index) = self.expect {
+        if let Expect::Data(index, _) = self.expect {
             engine.end(index);
         }
         self.replies.iter().for_each(|index| engine.end(*index));

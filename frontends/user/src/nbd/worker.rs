@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 
@@ -12,6 +13,10 @@ use crate::{Completion, Error, Queue};
 
 /// Most connections of one thread. Each has half a MiB of buffers.
 const CONNECTIONS: usize = 64;
+
+/// How long a client may take to send the data of one write, or to take one reply, while others wait for the memory that
+/// this holds.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The place of the inbox among the connections.
 const INBOX: u64 = u64::MAX;
@@ -109,9 +114,10 @@ impl Worker {
             if let Some(error) = failed {
                 return Err(error);
             }
+            let left = self.part_with_halting();
             if events.is_empty() {
                 let epoll = self.epoll.as_fd();
-                self.engine.queue().wait_or(Some(epoll), None);
+                self.engine.queue().wait_or(Some(epoll), left);
             }
         }
     }
@@ -135,10 +141,16 @@ impl Worker {
             }
             let Some(Some(client)) = self.clients.get_mut(place as usize) else { continue };
             client.stirred = true;
-            if client.connection.is_listening() {
-                if let Err(end) = client.connection.receive(&mut self.engine) {
-                    self.close(place as usize, &end);
-                }
+            // Told of whatever is watched for. Whoever listens finds the end behind what was sent before it.
+            let flags = event.flags;
+            let gone = flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR);
+            let result = match client.connection.is_listening() {
+                true => client.connection.receive(&mut self.engine),
+                false if gone => Err(End::Disconnected),
+                false => Ok(()),
+            };
+            if let Err(end) = result {
+                self.close(place as usize, &end);
             }
         }
         false
@@ -187,6 +199,26 @@ impl Worker {
                 Err(end) => self.close(place, &end),
             }
         }
+    }
+
+    /// Closes clients that halt for too long with memory that others wait for. Returns how long to wait for the next one.
+    fn part_with_halting(&mut self) -> Option<Duration> {
+        let waits = |client: &Client| client.connection.starved && !client.connection.blocked;
+        if !self.clients.iter().flatten().any(waits) {
+            return None;
+        }
+        let mut next: Option<Duration> = None;
+        for place in 0..self.clients.len() {
+            let Some(Some(client)) = self.clients.get(place) else { continue };
+            let Some(since) = client.connection.halting_since() else { continue };
+            let left = PATIENCE.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                self.close(place, &End::Halting);
+            }
+            // None left: those that waited have their turn at once.
+            next = Some(next.map_or(left, |next| next.min(left)));
+        }
+        next
     }
 
     /// Watches a client's socket for what can be used now.

@@ -2,6 +2,7 @@
 
 //! The NBD server with the programs that people use, and with clients that mean no good.
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use frontend_user::nbd::{Listen, Options as NbdOptions, Server};
-use frontend_user::{Options, SECTOR_SIZE};
+use frontend_user::{Disk, Options, SECTOR_SIZE};
 use ring_proto::xenbus::vbd::{Discard, Geometry};
 
 use crate::scripted::{Backend, FEATURES, Serving, World};
@@ -23,6 +24,8 @@ struct Export {
     image: Arc<Mutex<Vec<u8>>>,
     socket: PathBuf,
     uri: String,
+    /// The first thread of the server, in `/proc`.
+    thread: PathBuf,
     // Dropped in this order.
     server: Server,
     _serving: Serving,
@@ -39,9 +42,9 @@ impl Export {
         let socket = world.path("nbd.sock");
         let options =
             NbdOptions { listen: Listen::Unix(socket.clone()), export: "disk".to_owned() };
-        let server = Server::start(disk, &options).unwrap();
+        let (server, thread) = start(disk, &options);
         let uri = server.listen().to_string();
-        Self { image, socket, uri, server, _serving: serving, world }
+        Self { image, socket, uri, thread, server, _serving: serving, world }
     }
 
     fn writable() -> Self {
@@ -296,6 +299,82 @@ fn clients_that_mean_no_good_are_cut_off_and_harm_nobody() {
     assert!(export.server.disk().failure().is_none());
 }
 
+/// Takes all memory of the server's queue with requests that go no further, and returns the clients that hold it.
+fn take_all_memory(export: &Export, command: u16) -> Vec<UnixStream> {
+    // 256 KiB are the server's own, for zeroes. Each reply is more than fits the buffers on its way.
+    [1 << 20, 1 << 20, 1 << 20, 768 << 10]
+        .map(|len| {
+            let mut client = export.client();
+            client.write_all(&request(command, 0, 1, 0, len)).unwrap();
+            client
+        })
+        .into()
+}
+
+/// A client whose request waits for memory, which others hold and do not give back.
+fn gets_its_turn(command: u16) {
+    let export = Export::writable();
+    let _halting = take_all_memory(&export, command);
+    let mut good = export.client();
+    good.write_all(&request(1, 0, 5, 4096, 4096)).unwrap();
+    good.write_all(&[8; 4096]).unwrap();
+    assert_eq!(reply(&mut good), (0, 5));
+    assert_eq!(export.image.lock().unwrap()[4096..8192], [8; 4096]);
+}
+
+#[test]
+fn clients_that_announce_data_and_halt_do_not_keep_memory_from_others() {
+    gets_its_turn(1);
+}
+
+#[test]
+fn clients_that_read_much_and_halt_do_not_keep_memory_from_others() {
+    gets_its_turn(0);
+}
+
+/// The threads of this process that serve the first queue of an export.
+fn servers() -> HashSet<PathBuf> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+    // One may be gone by now.
+    let name = |task: &PathBuf| std::fs::read_to_string(task.join("comm")).unwrap_or_default();
+    tasks.filter(|task| name(task).trim() == "nbd-0").collect()
+}
+
+/// Starts a server, and finds its first thread.
+fn start(disk: Disk, options: &NbdOptions) -> (Server, PathBuf) {
+    // One at a time, so that the thread that is new is this server's.
+    static STARTING: Mutex<()> = Mutex::new(());
+    let _one = STARTING.lock();
+    let others = servers();
+    let server = Server::start(disk, options).unwrap();
+    loop {
+        // A thread names itself when it begins.
+        if let Some(new) = servers().difference(&others).next() {
+            return (server, new.clone());
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_client_that_goes_while_it_waits_for_memory_costs_nothing() {
+    let export = Export::writable();
+    let spent = || -> u64 {
+        let times = std::fs::read_to_string(export.thread.join("schedstat")).unwrap();
+        times.split(' ').next().unwrap().parse().unwrap()
+    };
+    let _halting = take_all_memory(&export, 1);
+    let mut waiting = export.client();
+    waiting.write_all(&request(0, 0, 1, 0, 4096)).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    drop(waiting);
+    std::thread::sleep(Duration::from_millis(50));
+    let before = spent();
+    std::thread::sleep(Duration::from_millis(400));
+    let spent = spent() - before;
+    assert!(spent < 20_000_000, "{spent} ns of 400 ms");
+}
+
 #[test]
 fn many_requests_at_once_are_all_answered() {
     let export = Export::writable();
@@ -341,7 +420,7 @@ fn the_socket_of_a_server_that_is_gone_is_used_again_and_a_living_one_is_not() {
     );
     let disk = world.connect(Options::default()).unwrap();
     let options = NbdOptions { listen: Listen::Unix(stale.clone()), export: "disk".to_owned() };
-    let server = Server::start(disk, &options).unwrap();
+    let (server, _) = start(disk, &options);
     drop(UnixStream::connect(&stale).unwrap());
     drop(server);
     assert!(!stale.exists());

@@ -10,7 +10,7 @@ use ring_proto::blkif::{Request, Status};
 use ring_proto::xenbus::State;
 use ring_proto::xenbus::vbd::{BackendFeatures, Geometry};
 
-use crate::scripted::{Backend, FEATURES, Serving, World, back_dir, front_dir};
+use crate::scripted::{Backend, FEATURES, OTHER_BACK, Serving, World, back_dir, front_dir};
 
 const SECTORS: u64 = 1 << 13;
 
@@ -127,6 +127,32 @@ fn after_the_backend_was_away_for_a_while() {
         });
         Backend::take_over(world, FEATURES, Geometry::new(SECTORS))
     });
+}
+
+/// The backend moves to another domain, and is lost there and back again before the queue has looked.
+#[test]
+fn a_queue_that_slept_through_a_move_follows_it() {
+    let world = World::new();
+    let mut backend = Backend::offer(&world, FEATURES, Geometry::new(SECTORS));
+    let mut disk = connect(&world, &mut backend, Options::default());
+    let mut queue = disk.take_queues().remove(0);
+    world.move_disk();
+    for times in 1..=2 {
+        drop(backend);
+        backend = Backend::take_over_in(OTHER_BACK, &world, FEATURES, Geometry::new(SECTORS));
+        backend.connect();
+        until("connected again", || disk.reconnects() == times || disk.failure().is_some());
+    }
+    assert!(disk.failure().is_none(), "{:?}", disk.failure());
+
+    let buffer = queue.buffer(8).unwrap();
+    queue.copy_in(&buffer, 0, &[7; 4096]);
+    queue.submit(Operation::Write { sector: 8, from: buffer.span() }, 1).unwrap();
+    queue.kick();
+    let mut image = vec![0; SECTORS as usize * SECTOR_SIZE];
+    let request = backend.take(0);
+    assert_eq!(backend.perform(&request, &mut image), Status::Okay);
+    assert_eq!(image[4096..8192], [7; 4096]);
 }
 
 #[test]

@@ -19,10 +19,14 @@ use ring_proto::shared::{PAGE_SIZE, SharedMemory};
 use ring_proto::xen::DomId;
 use ring_proto::xenbus::State;
 use ring_proto::xenbus::vbd::{BackendFeatures, Connection, Geometry};
+use ring_proto::xenstore::{Permission, Rights};
 
 /// Domain of the backend, and of the frontend.
 pub const BACK: DomId = DomId(1);
 pub const FRONT: DomId = DomId(2);
+
+/// Domain of another backend.
+pub const OTHER_BACK: DomId = DomId(3);
 
 /// Number of the device.
 pub const DEVICE: u32 = 51712;
@@ -62,6 +66,30 @@ impl World {
     /// Connects the backend's domain, anew if it was there before.
     pub fn back(&self) -> HostedClient {
         domain(self.dir.path(), BACK)
+    }
+
+    /// Gives the disk to the other backend's domain, as a toolstack does that moves it.
+    pub fn move_disk(&self) {
+        let admin = self.admin();
+        let (front, back) = (front_dir(), Vbd { backend: OTHER_BACK, ..VBD }.backend_path());
+        let open_to = |owner, peer| {
+            [Permission::new(owner, Rights::None), Permission::new(peer, Rights::Read)]
+        };
+        toolstack::create_home(&admin, OTHER_BACK, "other").unwrap();
+        let keys = admin.directory(&front).unwrap();
+        let moved = admin.transaction(|tx| {
+            tx.mkdir(&back)?;
+            tx.set_perms(&back, &open_to(OTHER_BACK, FRONT))?;
+            tx.write(&format!("{back}/online"), "1")?;
+            tx.write(&format!("{back}/state"), "1")?;
+            tx.set_perms(&front, &open_to(FRONT, OTHER_BACK))?;
+            for key in &keys {
+                tx.set_perms(&format!("{front}/{key}"), &open_to(FRONT, OTHER_BACK))?;
+            }
+            tx.write(&format!("{front}/backend-id"), OTHER_BACK.to_string())?;
+            tx.write(&format!("{front}/backend"), &back)
+        });
+        moved.unwrap();
     }
 
     pub fn connect(&self, options: Options) -> Result<Disk, Error> {
@@ -115,6 +143,7 @@ pub struct BackQueue {
 /// A backend that does nothing by itself.
 pub struct Backend {
     client: HostedClient,
+    directory: String,
     store: Store,
     features: BackendFeatures,
     pub geometry: Geometry,
@@ -125,19 +154,23 @@ pub struct Backend {
 impl Backend {
     /// Offers the features.
     pub fn offer(world: &World, features: BackendFeatures, geometry: Geometry) -> Self {
-        let client = world.back();
-        let store = client.store().unwrap();
-        store.watch(&front_dir(), "front").unwrap();
-        let mut backend =
-            Self { client, store, features, geometry, connection: None, queues: Vec::new() };
+        let mut backend = Self::new(world.back(), features, geometry);
         backend.write(|write| features.write(write).unwrap());
         backend.enter(State::InitWait);
         backend
     }
 
+    fn new(client: HostedClient, features: BackendFeatures, geometry: Geometry) -> Self {
+        let store = client.store().unwrap();
+        store.watch(&front_dir(), "front").unwrap();
+        let directory = Vbd { backend: client.domid(), ..VBD }.backend_path();
+        let (connection, queues) = (None, Vec::new());
+        Self { client, directory, store, features, geometry, connection, queues }
+    }
+
     fn write(&self, write: impl Fn(&mut Device<'_>)) {
         let written = self.store.transaction(|tx| {
-            write(&mut tx.device(&back_dir()));
+            write(&mut tx.device(&self.directory));
             Ok(())
         });
         written.unwrap();
@@ -207,11 +240,18 @@ impl Backend {
 
     /// Comes up in place of a backend that was killed.
     pub fn take_over(world: &World, features: BackendFeatures, geometry: Geometry) -> Self {
-        let client = world.back();
-        let store = client.store().unwrap();
-        store.watch(&front_dir(), "front").unwrap();
-        let mut backend =
-            Self { client, store, features, geometry, connection: None, queues: Vec::new() };
+        Self::take_over_in(BACK, world, features, geometry)
+    }
+
+    /// The same in another domain, which has the disk now.
+    pub fn take_over_in(
+        id: DomId,
+        world: &World,
+        features: BackendFeatures,
+        geometry: Geometry,
+    ) -> Self {
+        let client = domain(world.dir.path(), id);
+        let mut backend = Self::new(client, features, geometry);
         backend.close_and_offer_again();
         backend
     }
