@@ -39,6 +39,9 @@ pub struct Options {
     /// Length of one slice in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 0.5)]
     slice: f64,
+    /// Longest time that the frontend looks for answers before it sleeps, in microseconds
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = DiskOptions::default().poll)]
+    poll: u64,
     /// A folder on a disk, for `direct`
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     disk: PathBuf,
@@ -114,7 +117,8 @@ fn against_raw(options: &Options, place: &str, folder: &Path) -> anyhow::Result<
     }
     let bench = Bench::new(folder)?;
     let client: Arc<dyn Client> = bench.stage.join(GRANT_PAGES)?;
-    let disk_options = DiskOptions { buffers: 8 << 10, ..DiskOptions::default() };
+    let disk_options =
+        DiskOptions { buffers: 8 << 10, poll: options.poll, ..DiskOptions::default() };
     let mut disk = Disk::connect(client, DEVICE, disk_options)?;
     let mut queue = disk.take_queues().pop().context("the disk has no queue")?;
     let mut ours = QueueTarget::new(&mut queue);
@@ -143,6 +147,7 @@ fn against_qemu_nbd(options: &Options, name: &str) -> anyhow::Result<Measurement
     let mut command = causeway()?;
     let hypervisor = format!("hosted:{}", bench.stage.dir().display());
     command.args(["nbd", "--hypervisor", &hypervisor, "--domid", &FRONTEND.to_string()]);
+    command.args(["--poll", &options.poll.to_string()]);
     command.arg("--listen").arg(socket("ours.sock")).stdout(Stdio::null());
     let _ours = Process::start(command)?;
     let mut command = Command::new("qemu-nbd");
