@@ -28,15 +28,15 @@ use crate::shared::{SharedMemory, Wire};
 /// Offsets of the header's words.
 pub(crate) mod header {
     /// Producer index of requests.
-    pub const REQ_PROD: usize = 0;
+    pub(crate) const REQ_PROD: usize = 0;
     /// The backend wants the doorbell when `REQ_PROD` passes this.
-    pub const REQ_EVENT: usize = 4;
+    pub(crate) const REQ_EVENT: usize = 4;
     /// Producer index of responses.
-    pub const RSP_PROD: usize = 8;
+    pub(crate) const RSP_PROD: usize = 8;
     /// The frontend wants the doorbell when `RSP_PROD` passes this.
-    pub const RSP_EVENT: usize = 12;
+    pub(crate) const RSP_EVENT: usize = 12;
     /// Length of the header; the first slot begins here.
-    pub const LEN: usize = 64;
+    pub(crate) const LEN: usize = 64;
 }
 
 /// Largest `ring-page-order` that a Causeway ring uses: 16 pages.

@@ -24,7 +24,7 @@ mod piece {
             ///
             /// The piece at `from` is readable.
             #[inline(always)]
-            pub unsafe fn $load(from: *const u8) -> $ty {
+            pub(super) unsafe fn $load(from: *const u8) -> $ty {
                 let value;
                 // SAFETY: one load from where the caller says.
                 unsafe {
@@ -41,7 +41,7 @@ mod piece {
             ///
             /// The piece at `into` is writable.
             #[inline(always)]
-            pub unsafe fn $store(into: *mut u8, value: $ty) {
+            pub(super) unsafe fn $store(into: *mut u8, value: $ty) {
                 // SAFETY: one store to where the caller says.
                 unsafe {
                     asm!(
