@@ -78,11 +78,13 @@ const fn is_legal(raw: &RawSegment) -> bool {
 /// What is wrong with the segments of a slot, of which something is.
 #[cold]
 fn first_problem(used: &[RawSegment], count: u8) -> Problem {
-    let segment = (0..).zip(used).find(|(_, raw)| !is_legal(raw));
+    let segment = (0..=u8::MAX).zip(used).find(|(_, raw)| !is_legal(raw));
     match segment {
-        Some((index, raw)) => {
-            Problem::SegmentRange { index, first: raw.first_sect, last: raw.last_sect }
-        }
+        Some((index, raw)) => Problem::SegmentRange {
+            index: index.into(),
+            first: raw.first_sect,
+            last: raw.last_sect,
+        },
         None => Problem::SegmentCount { count: count.into(), limit: MAX_SEGMENTS as u16 },
     }
 }

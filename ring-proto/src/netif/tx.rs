@@ -140,7 +140,8 @@ impl TxSlots {
 
     /// The responses that give all slots back: one each, in the order of the slots.
     pub fn responses(&self, status: TxStatus) -> impl Iterator<Item = RawTxResponse> + '_ {
-        let (first, rest) = self.ids.get(..usize::from(self.count)).unwrap_or(&[]).split_at(1);
+        let used = self.ids.get(..usize::from(self.count)).unwrap_or_default();
+        let (first, rest) = used.split_at_checked(1).unwrap_or_default();
         let answer = move |id: &u16| RawTxResponse::new(*id, status);
         let nulls = (0..self.extras).map(|_| RawTxResponse::new(0, TxStatus::Null));
         first.iter().map(answer).chain(nulls).chain(rest.iter().map(answer))

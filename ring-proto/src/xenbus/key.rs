@@ -205,7 +205,7 @@ impl Key {
 
     /// The key of a queue with `%u` in its name replaced by `index`.
     pub fn path_of_index(&self, queue: Option<u32>, index: u32) -> KeyPath {
-        let stem = self.name.trim_end_matches("%u");
+        let stem = self.name.strip_suffix("%u").unwrap_or(self.name);
         match queue {
             None => KeyPath::format(format_args!("{stem}{index}")),
             Some(queue) => KeyPath::format(format_args!("queue-{queue}/{stem}{index}")),

@@ -60,7 +60,7 @@ impl<'a> Path<'a> {
         }
         // All ASCII, so this cannot fail.
         let text = core::str::from_utf8(bytes).unwrap_or_default();
-        if text.contains("//") || (text.len() > 1 && text.ends_with('/')) {
+        if bytes.windows(2).any(|pair| pair == b"//") || (text.len() > 1 && text.ends_with('/')) {
             return Err(PathError::Slashes);
         }
         let (path, max) = match bytes.first() {

@@ -57,7 +57,8 @@ impl Queue {
 
     /// The pages of the ring, in order.
     pub fn refs(&self) -> &[GrantRef] {
-        self.refs.get(..1 << self.order).unwrap_or(&self.refs)
+        let pages = 1usize.checked_shl(u32::from(self.order)).unwrap_or(usize::MAX);
+        self.refs.get(..pages).unwrap_or(&self.refs)
     }
 }
 
