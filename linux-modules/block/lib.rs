@@ -1,3 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Safe Rust over those parts of the kernel's block layer that the `kernel` crate does not cover.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`bdev`] | opening and measuring a block device |
+//! | [`bio`] | asking it for something |
+//! | [`finished`] | bios that come back |
+//! | [`plug`] | submitting many in one go |
+
+pub mod bdev;
+pub mod bio;
+pub mod finished;
+pub mod plug;

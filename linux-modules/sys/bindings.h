@@ -9,4 +9,6 @@
 #include <xen/xen.h>
 #include <xen/xenbus.h>
 
+#include "bdev.h"
 #include "shim.h"
+#include "thread.h"

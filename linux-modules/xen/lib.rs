@@ -2,6 +2,8 @@
 
 //! Safe Rust over the kernel's Xen support.
 
+pub mod thread;
+
 /// Whether this kernel runs in a Xen domain.
 pub fn in_domain() -> bool {
     // SAFETY: The function reads a variable that is set before modules can be loaded.

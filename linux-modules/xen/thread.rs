@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Kernel threads that sleep until somebody has something for them.
+//!
+//! C headers: `include/linux/kthread.h`, `include/linux/sched.h`.
+
+use core::ffi::c_void;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use kernel::bindings;
+use kernel::error::from_err_ptr;
+use kernel::prelude::*;
+use kernel::sync::{Arc, SetOnce};
+
+/// A reference to a task.
+struct Task(NonNull<bindings::task_struct>);
+
+// SAFETY: References to a task may be held and put by anyone.
+unsafe impl Send for Task {}
+// SAFETY: A task may be woken by anyone.
+unsafe impl Sync for Task {}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        // SAFETY: Whoever made `self` got a reference for it.
+        unsafe { sys::causeway_put_task(self.0.as_ptr()) };
+    }
+}
+
+/// Where a thread sleeps, and is woken. A wake-up while it is awake is not lost: the next sleep ends at once.
+pub struct Parker {
+    woken: AtomicU32,
+    task: SetOnce<Task>,
+}
+
+impl Parker {
+    /// One that no thread has yet.
+    pub fn new() -> Self {
+        Self { woken: AtomicU32::new(0), task: SetOnce::new() }
+    }
+
+    /// Wakes the thread. In any context.
+    #[inline]
+    pub fn wake(&self) {
+        if self.woken.swap(1, Ordering::AcqRel) != 0 {
+            return;
+        }
+        if let Some(task) = self.task.as_ref() {
+            // SAFETY: `task` is a reference to it.
+            unsafe { bindings::wake_up_process(task.0.as_ptr()) };
+        }
+    }
+
+    /// Forgets wake-ups so far: what they were about, the thread is about to look at. Returns whether there was one.
+    #[inline]
+    pub fn clear(&self) -> bool {
+        self.woken.swap(0, Ordering::AcqRel) != 0
+    }
+
+    /// Sleeps until woken, or until a moment of [`now`]. To be called by the thread itself.
+    pub fn park(&self, until: Option<u64>) {
+        // SAFETY: The word lives as long as `self`.
+        unsafe { sys::causeway_park(self.woken.as_ptr(), until.unwrap_or(u64::MAX)) };
+    }
+}
+
+impl Default for Parker {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Nanoseconds of the monotonic clock.
+#[inline]
+pub fn now() -> u64 {
+    // SAFETY: May be called by anyone at any time.
+    unsafe { bindings::ktime_get() as u64 }
+}
+
+/// What a thread does.
+pub trait Body: Send + 'static {
+    /// Where it sleeps.
+    fn parker(&self) -> &Arc<Parker>;
+
+    /// All of it. The thread ends when this returns; who is to make it return is told by its own means.
+    fn run(self);
+}
+
+/// A thread. Dropping it waits for the thread's end.
+pub struct Thread(Task);
+
+impl Thread {
+    /// Starts a thread. `name` is what `ps` shows, of which it keeps 15 bytes.
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory for it.
+    pub fn start<B: Body>(name: &CStr, body: B) -> Result<Self> {
+        let parker = body.parker().clone();
+        let body = KBox::into_raw(KBox::new(body, GFP_KERNEL)?);
+        // SAFETY: `main` is given the box that it expects; the name is a C string.
+        let task = from_err_ptr(unsafe {
+            bindings::kthread_create_on_node(
+                Some(Self::main::<B>),
+                body.cast(),
+                bindings::NUMA_NO_NODE,
+                c"%s".as_char_ptr(),
+                name.as_char_ptr(),
+            )
+        });
+        let task = match task.and_then(|task| NonNull::new(task).ok_or(ENOMEM)) {
+            Ok(task) => task,
+            Err(error) => {
+                // SAFETY: No thread got it.
+                drop(unsafe { KBox::from_raw(body) });
+                return Err(error);
+            }
+        };
+        // SAFETY: The thread was made, and stays until it was stopped.
+        unsafe {
+            sys::causeway_get_task(task.as_ptr());
+            sys::causeway_get_task(task.as_ptr());
+        }
+        // It is set once: a parker belongs to one body.
+        parker.task.populate(Task(task));
+        let thread = Self(Task(task));
+        // SAFETY: As above.
+        unsafe { bindings::wake_up_process(task.as_ptr()) };
+        Ok(thread)
+    }
+
+    /// # Safety
+    ///
+    /// To be called by the kernel, as the thread that [`start`](Self::start) made with this box.
+    unsafe extern "C" fn main<B: Body>(body: *mut c_void) -> core::ffi::c_int {
+        // SAFETY: By the contract of this function.
+        let body = unsafe { KBox::from_raw(body.cast::<B>()) };
+        KBox::into_inner(body).run();
+        // It may not be gone before `kthread_stop` was called for it.
+        // SAFETY: This is a kernel thread.
+        unsafe { sys::causeway_await_stop() };
+        0
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        // SAFETY: The thread does not end before this.
+        unsafe { bindings::kthread_stop((self.0).0.as_ptr()) };
+    }
+}
