@@ -278,8 +278,10 @@ impl<T: Owner> Bio<T> {
         // SAFETY: `give` submitted the field `bio` of a box that it gave away with it, so the box is ours again.
         let this = unsafe {
             let this: *mut Self = container_of!(Opaque::cast_from(bio).cast_mut(), Self, bio);
-            // The bio is done, and lives in that box.
+            // The bio is done, and lives in that box. What the block layer attached to it is let go of before it is
+            // initialised anew or freed.
             (*this).status = Status((*bio).bi_status);
+            bindings::bio_uninit(bio);
             KBox::from_raw(this)
         };
         T::completed(KBox::into_pin(this));

@@ -88,7 +88,18 @@ pub trait Body: Send + 'static {
 }
 
 /// A thread. Dropping it waits for the thread's end.
-pub struct Thread(Task);
+pub struct Thread {
+    task: Task,
+    /// What the thread was given, for as long as it has not begun.
+    body: NonNull<c_void>,
+    /// Drops that.
+    drop_body: unsafe fn(NonNull<c_void>),
+}
+
+// SAFETY: A body may be dropped by any thread, and is not reached through a shared reference.
+unsafe impl Send for Thread {}
+// SAFETY: As above.
+unsafe impl Sync for Thread {}
 
 impl Thread {
     /// Starts a thread. `name` is what `ps` shows, of which it keeps 15 bytes.
@@ -98,12 +109,12 @@ impl Thread {
     /// When there is no memory for it.
     pub fn start<B: Body>(name: &CStr, body: B) -> Result<Self> {
         let parker = body.parker().clone();
-        let body = KBox::into_raw(KBox::new(body, GFP_KERNEL)?);
+        let body = NonNull::from(KBox::leak(KBox::new(body, GFP_KERNEL)?)).cast();
         // SAFETY: `main` is given the box that it expects; the name is a C string.
         let task = from_err_ptr(unsafe {
             bindings::kthread_create_on_node(
                 Some(Self::main::<B>),
-                body.cast(),
+                body.as_ptr(),
                 bindings::NUMA_NO_NODE,
                 c"%s".as_char_ptr(),
                 name.as_char_ptr(),
@@ -113,7 +124,7 @@ impl Thread {
             Ok(task) => task,
             Err(error) => {
                 // SAFETY: No thread got it.
-                drop(unsafe { KBox::from_raw(body) });
+                unsafe { Self::drop_body::<B>(body) };
                 return Err(error);
             }
         };
@@ -124,7 +135,7 @@ impl Thread {
         }
         // It is set once: a parker belongs to one body.
         parker.task.populate(Task(task));
-        let thread = Self(Task(task));
+        let thread = Self { task: Task(task), body, drop_body: Self::drop_body::<B> };
         // SAFETY: As above.
         unsafe { bindings::wake_up_process(task.as_ptr()) };
         Ok(thread)
@@ -137,16 +148,33 @@ impl Thread {
         // SAFETY: By the contract of this function.
         let body = unsafe { KBox::from_raw(body.cast::<B>()) };
         KBox::into_inner(body).run();
-        // It may not be gone before `kthread_stop` was called for it.
+        // It may not be gone before `kthread_stop` was called for it, which then returns what this returns.
         // SAFETY: This is a kernel thread.
         unsafe { sys::causeway_await_stop() };
         0
     }
 }
 
+impl Thread {
+    /// # Safety
+    ///
+    /// `body` is a box of this type, which nobody else has.
+    unsafe fn drop_body<B: Body>(body: NonNull<c_void>) {
+        // SAFETY: By the contract of this function.
+        drop(unsafe { KBox::from_raw(body.cast::<B>().as_ptr()) });
+    }
+}
+
 impl Drop for Thread {
     fn drop(&mut self) {
         // SAFETY: The thread does not end before this.
-        unsafe { bindings::kthread_stop((self.0).0.as_ptr()) };
+        let result = unsafe { bindings::kthread_stop(self.task.0.as_ptr()) };
+        // A thread that is stopped before it ran for the first time never calls its function: a peer that comes and
+        // goes fast enough makes that happen (XSA-350), and what the body holds has to be given back all the same.
+        if result == -(bindings::EINTR as i32) {
+            // SAFETY: `main`, which takes the body, was not called: it would have returned 0. `drop_body` is that of
+            // the body's type.
+            unsafe { (self.drop_body)(self.body) };
+        }
     }
 }
