@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use hypervisor_client::store::Store;
 use hypervisor_client::{Access, Client, Error, Mapping};
+use ring_proto::blkif::limits::{Limits, Rates};
 use ring_proto::xen::{DomId, Errno, GrantRef};
 use ring_proto::xenbus::vbd::{
     BackendConfig, BackendFeatures, Connection, Discard, Geometry, keys,
@@ -17,7 +18,6 @@ use ring_proto::xenbus::vbd::{
 use ring_proto::xenbus::{self, Backend, BackendWork, State};
 
 use crate::image::{DiscardBy, Image, ImageError, OpenOptions};
-use crate::limits::{Limits, Rates};
 use crate::options::Options;
 use crate::queue::{Disk, Queue, QueueControl, QueueError, QueueParts};
 use crate::report::DiskReport;
@@ -297,7 +297,7 @@ impl Device {
             image: Arc::new(image),
             rules: geometry.disk(&offered),
             capacity: AtomicU64::new(geometry.sectors),
-            limits: Limits::new(rates(&config)),
+            limits: Limits::new(Rates::from(&config)),
             clock: Instant::now(),
         };
         self.serving = Some(Serving { disk: Arc::new(disk), offered, geometry });
@@ -453,7 +453,7 @@ impl Device {
         let Some(serving) = &self.serving else { return };
         match BackendConfig::read(&mut context.store.device(&self.path)) {
             Ok(config) => {
-                serving.disk.limits.set(rates(&config));
+                serving.disk.limits.set(Rates::from(&config));
                 self.queues.iter().for_each(|queue| queue.control.wake());
             }
             Err(error) => self.complain(context, &error.into()),
@@ -530,8 +530,4 @@ impl Drop for Device {
     fn drop(&mut self) {
         self.draining();
     }
-}
-
-fn rates(config: &BackendConfig) -> Rates {
-    Rates { requests: config.iops, bytes: config.bandwidth }
 }

@@ -30,20 +30,17 @@
 //! |---|---|
 //! | `control`, `device` | devices in xenstore, their handshake, the start and end of queues |
 //! | `queue` | the event loop: `take` from the ring, `stage` by stage to the answer |
-//! | `request`, `pages`, `grants` | a request's life, and how the frontend's pages are reached |
+//! | `request`, `pages` | a request's life, and how the frontend's pages are reached |
 //! | `io` | the io_uring and the memory that it reaches; all `unsafe` but the promise that a slot's pages stay |
 //! | [`image`] | opening, locking, measuring an image |
-//! | [`limits`] | rates, with bursts |
 //! | [`stats`], [`report`] | what is counted, and how it is shown |
 #![deny(unsafe_code)]
 
 mod control;
 mod device;
-mod grants;
 mod helper;
 pub mod image;
 mod io;
-pub mod limits;
 mod options;
 mod pages;
 mod poll;

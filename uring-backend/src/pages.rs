@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use hypervisor_client::mapped::Mapped;
 use hypervisor_client::{Access, Client, CopyDirection, Error, GrantCopy, Mapping};
+use ring_proto::blkif::grants::{self, Entry, GrantTable};
 use ring_proto::blkif::{Indirect, Problem, Segment, descriptors};
 use ring_proto::shared::{AsRegion, PAGE_SIZE, Region, SharedMemory};
 use ring_proto::xen::{DomId, Errno, GrantRef};
 
-use crate::grants::GrantTable;
 use crate::io::PrivatePages;
 use crate::stats::QueueStats;
 
@@ -67,7 +67,7 @@ pub(crate) struct PeerPages {
     client: Arc<dyn Client>,
     peer: DomId,
     /// Grants mapped for good, if the frontend reuses them.
-    table: Option<GrantTable<Mapping>>,
+    table: Option<GrantTable<Vec<Entry<Mapping>>, Vec<u32>>>,
     private: PrivatePages,
     /// Private pages that are free. The one taken last is used first.
     free: Vec<u32>,
@@ -90,7 +90,10 @@ impl PeerPages {
         Ok(Self {
             client,
             peer,
-            table: persistent.filter(|limit| *limit > 0).map(GrantTable::new),
+            table: persistent.filter(|limit| *limit > 0).map(|limit| {
+                let entries = std::iter::repeat_with(Entry::default).take(limit).collect();
+                GrantTable::new(entries, vec![0; grants::index_len(limit)])
+            }),
             private: PrivatePages::new(PRIVATE_PAGES as usize + 1)?,
             free: (0..PRIVATE_PAGES).rev().collect(),
             touched: false,
@@ -130,13 +133,13 @@ impl PeerPages {
     #[inline]
     fn mapped(&mut self, gref: GrantRef) -> Option<u32> {
         let table = self.table.as_mut()?;
-        match table.get(gref) {
+        match table.get(gref, 0) {
             Some(index) => Some(index),
             None if table.has_room() => {
                 self.stats.other_syscalls.add(1);
                 // A page that cannot be mapped for writing may still be one that can be copied.
                 let mapping = self.client.map(self.peer, &[gref], Access::ReadWrite).ok()?;
-                let index = table.insert(gref, mapping)?;
+                let (index, _stale) = table.insert(gref, mapping, 0).ok()?;
                 self.stats.mapped_grants.set(table.len() as u64);
                 self.stats.evicted_grants.set(table.evicted());
                 Some(index)

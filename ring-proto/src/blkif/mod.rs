@@ -35,6 +35,8 @@
 //! ```
 
 mod disk;
+pub mod grants;
+pub mod limits;
 mod problem;
 mod request;
 mod ring;

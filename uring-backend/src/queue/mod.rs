@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hypervisor_client::{Client, EventChannel, Mapping};
+use ring_proto::blkif::limits::Limits;
 use ring_proto::blkif::{Abi, BackRing, Disk as DiskRules, Segment};
 use ring_proto::ring::RingError;
 use ring_proto::xen::DomId;
@@ -20,7 +21,6 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::helper::Helper;
 use crate::image::Image;
 use crate::io::{Completion, Descriptors, Engine, Source, Token};
-use crate::limits::Limits;
 use crate::pages::PeerPages;
 use crate::poll::{Polling, nanos};
 use crate::request::{Job, Slot};

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: MIT OR Apache-2.0
+// SPDX-License-Identifier: GPL-2.0-only OR MIT OR Apache-2.0
 
 //! Limits of a disk's rate, in requests and in bytes per second, with bursts.
 //!
@@ -8,9 +8,9 @@
 //! larger than a burst still passes once the debt before it is paid, and each waits for those that came before it only:
 //! no queue goes hungry because another is quicker to ask again.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use ring_proto::xenbus::vbd::Limit;
+use crate::xenbus::vbd::{BackendConfig, Limit};
 
 /// Nanoseconds in a second.
 const SECOND: u64 = 1_000_000_000;
@@ -22,6 +22,12 @@ pub struct Rates {
     pub requests: Option<Limit>,
     /// Bytes moved by them.
     pub bytes: Option<Limit>,
+}
+
+impl From<&BackendConfig> for Rates {
+    fn from(config: &BackendConfig) -> Self {
+        Self { requests: config.iops, bytes: config.bandwidth }
+    }
 }
 
 /// A token bucket that any thread takes from.
@@ -54,14 +60,21 @@ impl Bucket {
         // An update that never refuses cannot fail.
         let (Ok(full_at) | Err(full_at)) = self.full_at.fetch_update(Relaxed, Relaxed, moved);
         let (debt, burst_time) = (full_at.saturating_sub(now), self.burst_time.load(Relaxed));
-        (debt > 0 && debt >= burst_time).then(|| (full_at - burst_time).saturating_add(1))
+        (debt > 0 && debt >= burst_time).then(|| full_at.wrapping_sub(burst_time).saturating_add(1))
     }
 }
 
 /// Nanoseconds that `units` take at a rate.
+///
+/// Without 128-bit division, which a kernel has not: of a rate above 2^34 a second the lowest bits do not count.
 fn time_of(units: u64, per_second: u64) -> u64 {
-    let nanos = u128::from(units) * u128::from(SECOND) / u128::from(per_second.max(1));
-    u64::try_from(nanos).unwrap_or(u64::MAX)
+    /// Bits that a number may have to be multiplied with [`SECOND`].
+    const BITS: u32 = SECOND.leading_zeros();
+    let rate = per_second.max(1);
+    let (seconds, rest) = (units / rate, units % rate);
+    let excess = (u64::BITS - rest.leading_zeros()).saturating_sub(BITS);
+    let part = ((rest >> excess) * SECOND) / (rate >> excess).max(1);
+    seconds.saturating_mul(SECOND).saturating_add(part)
 }
 
 /// What all queues of a disk share of its limits.
@@ -100,6 +113,7 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use std::prelude::rust_2021::*;
 
     use super::*;
 
@@ -175,6 +189,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_price_is_that_of_exact_arithmetic(units: u64, rate: u64, shift in 0u32..64) {
+            let (units, rate) = (units >> shift, rate >> (63 - shift));
+            let exact = u128::from(units) * u128::from(SECOND) / u128::from(rate.max(1));
+            let exact = u64::try_from(exact).unwrap_or(u64::MAX);
+            let off = time_of(units, rate).abs_diff(exact);
+            prop_assert!(off <= 1 || off < SECOND >> 3, "{off}");
+        }
+
         #[test]
         fn never_more_than_rate_and_burst(
             per_second in 1u64..100_000,
