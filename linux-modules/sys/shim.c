@@ -87,6 +87,12 @@ void causeway_set_unmap_op(struct gnttab_unmap_grant_ref *op, struct page *page,
 	op->status = 1; /* no status of Xen's: the operation was not done */
 }
 
+/* A frontend may be what the swap lies on: no I/O for the sake of its ring. */
+int causeway_setup_ring(struct xenbus_device *dev, void **base, unsigned int pages, u32 *refs)
+{
+	return xenbus_setup_ring(dev, GFP_NOIO | __GFP_HIGH, base, pages, refs);
+}
+
 int causeway_grant_copy(struct gnttab_copy *ops, unsigned int count)
 {
 	return HYPERVISOR_grant_table_op(GNTTABOP_copy, ops, count);

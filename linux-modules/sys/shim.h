@@ -11,6 +11,7 @@ struct gnttab_copy;
 struct gnttab_map_grant_ref;
 struct gnttab_unmap_grant_ref;
 struct page;
+struct xenbus_device;
 
 bool causeway_xen_domain(void);
 bool causeway_xen_pv_domain(void);
@@ -30,6 +31,7 @@ int causeway_page_count(struct page *page);
 unsigned long causeway_page_to_gfn(struct page *page);
 void causeway_set_map_op(struct gnttab_map_grant_ref *op, struct page *page, u32 flags, u32 ref, u16 domid);
 void causeway_set_unmap_op(struct gnttab_unmap_grant_ref *op, struct page *page, u32 flags, u32 handle);
+int causeway_setup_ring(struct xenbus_device *dev, void **base, unsigned int pages, u32 *refs);
 int causeway_grant_copy(struct gnttab_copy *ops, unsigned int count);
 
 #endif

@@ -17,20 +17,22 @@
 //!
 //! # What the types hold
 //!
-//! * A page is granted as long as a [`grant::GrantedPage`] or [`grant::GrantedRing`] lives, and is not freed before the
-//!   peer let go of it. A page that belongs to someone else is granted as long as its [`grant::Grant`] lives, whose
-//!   end may fail while the peer has it mapped: then it is not to be given back.
+//! * A page is granted as long as a value says so, and is not freed nor given back before the peer let go of it.
 //! * A foreign page is mapped as long as its [`map::MappedPage`] lives. It is unmapped once, and only when nothing in
 //!   this kernel refers to it. A page whose unmapping failed is never used again.
 //! * A numbered thing that a peer named ([`Port`], [`GrantRef`]) is an allegation until Xen took it.
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod event;
+pub mod grant;
+pub mod map;
+pub mod thread;
 pub mod xenbus;
 
 pub use ring_proto::xen::{DomId, GrantRef, Port};
 
-pub mod thread;
+/// What the log's lines of this crate begin with.
+const __LOG_PREFIX: &[u8] = b"causeway\0";
 
 /// Whether this kernel runs in a Xen domain.
 pub fn in_domain() -> bool {
