@@ -7,9 +7,15 @@
 //! | [`bdev`] | opening and measuring a block device |
 //! | [`bio`] | asking it for something |
 //! | [`finished`] | bios that come back |
+//! | [`mq`] | being a disk: queues, requests, limits |
+//! | [`NoIo`] | memory for whoever has to have it before a disk works |
 //! | [`plug`] | submitting many in one go |
 
 pub mod bdev;
 pub mod bio;
 pub mod finished;
+pub mod mq;
+mod noio;
 pub mod plug;
+
+pub use noio::NoIo;

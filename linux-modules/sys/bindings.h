@@ -14,5 +14,7 @@
 #include <xen/xenbus.h>
 
 #include "bdev.h"
+#include "blkmq.h"
 #include "shim.h"
 #include "thread.h"
+#include "work.h"

@@ -27,6 +27,7 @@ pub mod event;
 pub mod grant;
 pub mod map;
 pub mod thread;
+pub mod work;
 pub mod xenbus;
 
 pub use ring_proto::xen::{DomId, GrantRef, Port};

@@ -18,12 +18,14 @@ mod connection;
 mod features;
 mod geometry;
 pub mod keys;
+mod number;
 mod physical_device;
 
 pub use config::{BackendConfig, FrontendConfig, Limit};
 pub use connection::{Connection, FrontendSettings, Queue};
 pub use features::BackendFeatures;
 pub use geometry::{Discard, Geometry};
+pub use number::{DiskNumber, LINUX_MAJOR};
 pub use physical_device::PhysicalDevice;
 
 use crate::ring::MAX_ORDER;

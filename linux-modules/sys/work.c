@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/sched/mm.h>
+
+#include "work.h"
+
+void causeway_init_work(struct delayed_work *work, work_func_t run)
+{
+	INIT_DELAYED_WORK(work, run);
+}
+
+void causeway_queue_work(struct delayed_work *work, u32 milliseconds)
+{
+	mod_delayed_work(system_long_wq, work, msecs_to_jiffies(milliseconds));
+}
+
+unsigned int causeway_noio_save(void)
+{
+	return memalloc_noio_save();
+}
+
+void causeway_noio_restore(unsigned int flags)
+{
+	memalloc_noio_restore(flags);
+}
