@@ -37,10 +37,19 @@ bool causeway_device_is_registered(struct device *dev)
 	return device_is_registered(dev);
 }
 
-/* Lockdep wants a static key, and each attribute made at run time shares this one. */
-void causeway_sysfs_attr_init(struct device_attribute *attr)
+/* Lockdep wants a static key; all attributes made at run time share this one. */
+void causeway_attribute_init(struct device_attribute *attr, const char *name, causeway_show show)
 {
 	sysfs_attr_init(&attr->attr);
+	attr->attr.name = name;
+	attr->attr.mode = 0444;
+	attr->show = show;
+}
+
+void causeway_attribute_group_init(struct attribute_group *group, const char *name, struct attribute **files)
+{
+	group->name = name;
+	group->attrs = files;
 }
 
 void causeway_notify_port(u32 port)

@@ -5,6 +5,8 @@
 
 #include <linux/types.h>
 
+struct attribute;
+struct attribute_group;
 struct device;
 struct device_attribute;
 struct gnttab_copy;
@@ -21,7 +23,9 @@ bool causeway_xen_initial_domain(void);
 bool causeway_device_trylock(struct device *dev);
 void causeway_device_unlock(struct device *dev);
 bool causeway_device_is_registered(struct device *dev);
-void causeway_sysfs_attr_init(struct device_attribute *attr);
+typedef ssize_t (*causeway_show)(struct device *dev, struct device_attribute *attr, char *buf);
+void causeway_attribute_init(struct device_attribute *attr, const char *name, causeway_show show);
+void causeway_attribute_group_init(struct attribute_group *group, const char *name, struct attribute **files);
 
 void causeway_notify_port(u32 port);
 u32 causeway_port_of_irq(unsigned int irq);

@@ -23,9 +23,12 @@
 //! * A numbered thing that a peer named ([`Port`], [`GrantRef`]) is an allegation until Xen took it.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod copy;
 pub mod event;
 pub mod grant;
 pub mod map;
+pub mod param;
+pub mod sysfs;
 pub mod thread;
 pub mod work;
 pub mod xenbus;

@@ -27,7 +27,7 @@ pub use unmap::{Pages, UnmapBatch, Unmapped};
 use ring_proto::xen::grant_table::GrantError;
 
 /// What Xen, or the kernel in its place, says of an operation.
-fn outcome(status: i16) -> Result<(), GrantError> {
+pub(crate) fn outcome(status: i16) -> Result<(), GrantError> {
     match status {
         0 => Ok(()),
         status => Err(GrantError::from_raw(status).unwrap_or(GrantError::GeneralError)),
