@@ -88,6 +88,7 @@ void causeway_set_map_op(struct gnttab_map_grant_ref *op, struct page *page, u32
 	gnttab_set_map_op(op, (unsigned long)pfn_to_kaddr(page_to_pfn(page)), flags, ref, domid);
 	op->handle = INVALID_GRANT_HANDLE;
 	op->dev_bus_addr = 0;
+	op->status = 1; /* no status of Xen's: the operation was not done */
 }
 
 void causeway_set_unmap_op(struct gnttab_unmap_grant_ref *op, struct page *page, u32 flags, u32 handle)
