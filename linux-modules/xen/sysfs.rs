@@ -106,7 +106,7 @@ impl<A: Attributes> AttributeGroup<A> {
         Ok(Self { inner })
     }
 
-    unsafe extern "C" fn show(
+    extern "C" fn show(
         _device: *mut bindings::device,
         attribute: *mut bindings::device_attribute,
         buffer: *mut c_char,

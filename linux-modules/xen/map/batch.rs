@@ -175,8 +175,11 @@ impl Iterator for Mapped<'_> {
                 Ok(unsafe { MappedPage::from_raw(page, op.handle, GrantRef(op.ref_), access) })
             }
             (Err(why), page) => {
-                // SAFETY: Xen said that nothing is mapped at it, or `undo` saw to it. Each entry is given out once.
-                Err(MapError { why, page: page.map(|page| unsafe { FreePage::from_raw(page) }) })
+                let free = |page| {
+                    // SAFETY: Xen said that nothing is mapped at it, or `undo` saw to it. Each entry is given out once.
+                    unsafe { FreePage::from_raw(page) }
+                };
+                Err(MapError { why, page: page.map(free) })
             }
             (Ok(()), None) => Err(MapError { why: GrantError::GeneralError, page: None }),
         })

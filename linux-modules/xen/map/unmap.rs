@@ -128,7 +128,7 @@ impl<C: Unmapped> UnmapBatch<C> {
         }
     }
 
-    unsafe extern "C" fn done(_result: c_int, item: *mut sys::gntab_unmap_queue_data) {
+    extern "C" fn done(_result: c_int, item: *mut sys::gntab_unmap_queue_data) {
         // SAFETY: `unmap_async` made it of a box, which the kernel gives back here once, as its last use of it.
         let mut inner = unsafe { KBox::from_raw((*item).data.cast::<Inner<C>>()) };
         inner.given = Some(0);

@@ -86,8 +86,8 @@ macro_rules! wire {
             assert!(::core::mem::size_of::<$name>() == 0 $(+ is_wire::<$ty>())*, "the structure has padding");
         };
 
-        // SAFETY: every field is `Wire` and the assertion above excludes padding.
         #[allow(unsafe_code)]
+        // SAFETY: every field is `Wire` and the assertion above excludes padding.
         unsafe impl $crate::shared::Wire for $name {}
 
         impl Default for $name {

@@ -57,7 +57,7 @@ impl Queue {
 
     /// The pages of the ring, in order.
     pub fn refs(&self) -> &[GrantRef] {
-        let pages = 1usize.checked_shl(u32::from(self.order)).unwrap_or(usize::MAX);
+        let pages = 1usize.checked_shl(self.order).unwrap_or(usize::MAX);
         self.refs.get(..pages).unwrap_or(&self.refs)
     }
 }
