@@ -98,13 +98,13 @@ impl<T: Operations> Disk<T> {
             return Err(EINVAL);
         }
         for (into, from) in raw_name.iter_mut().zip(name) {
-            *into = *from as _;
+            *into = *from;
         }
         // SAFETY: as above.
         unsafe {
-            (*disk).major = numbers.major as _;
-            (*disk).first_minor = numbers.first_minor as _;
-            (*disk).minors = numbers.minors as _;
+            (*disk).major = numbers.major as c_int;
+            (*disk).first_minor = numbers.first_minor as c_int;
+            (*disk).minors = numbers.minors as c_int;
         }
         Ok(this)
     }
