@@ -2,10 +2,12 @@
 
 //! Build, test and lab automation: `cargo xtask …`.
 
+mod apt;
 mod bench;
 mod command;
 mod debian13;
 mod fuzz;
+mod lab;
 mod loom;
 mod packages;
 mod test;
@@ -22,10 +24,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Run all tests: format, lints, documentation, unit and integration tests, models, fuzz targets, the demo.
+    /// Run all tests: format, lints, documentation, unit and integration tests, models, fuzz targets, the demo, the lab.
     Test(test::Options),
     /// Measure against the stock part: `bench ring` or `bench block`.
     Bench(bench::Options),
+    /// Virtual machines on the real Xen: `lab setup`, `lab test [FILTER]`, `lab shell`.
+    Lab(lab::Options),
     /// Install the Debian packages that the tests need (as root), or say which are missing.
     Setup,
 }
@@ -35,6 +39,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Lab(options) => lab::run(&options),
         Task::Setup => packages::ensure(),
     }
 }

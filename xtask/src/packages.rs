@@ -18,6 +18,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("fio", "/usr/bin/fio"),
     ("qemu-utils", "/usr/bin/qemu-nbd"),
     ("libnbd-bin", "/usr/bin/nbdinfo"),
+    ("mmdebstrap", "/usr/bin/mmdebstrap"),
+    ("util-linux", "/usr/bin/unshare"),
 ];
 
 /// Sees to it that all packages are there: installs them as root on Debian, else says what to install.

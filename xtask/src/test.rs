@@ -9,7 +9,7 @@ use anyhow::{Result, bail, ensure};
 use clap::Args;
 
 use crate::command::{self, cargo};
-use crate::{debian13, fuzz, loom, packages};
+use crate::{debian13, fuzz, lab, loom, packages};
 
 /// Which tests to run, and for how long.
 #[derive(Args)]
@@ -42,6 +42,7 @@ const STEPS: &[Step] = &[
     ("fuzz", |options| fuzz::run(options.fuzz_seconds, options.fuzz_target.as_deref())),
     ("rust-1.85.1", |_| kernel_compiler()),
     ("demo", |_| command::run(cargo().args(["run", "--release", "--", "demo"]))),
+    ("lab", |_| lab::test()),
 ];
 
 /// Runs the steps, prints a line for each and the count of all.

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# DomUs: start, end, run commands in them.
+
+# domu_start NAME [KEY=VALUE...] [MODULES]: creates a PVH DomU on the stock kernel and waits until it takes commands.
+# Keys are those of xl.cfg (vcpus=2, memory=512, disk='["…"]'); a word without `=` is a list of modules that the DomU
+# loads before anything else, separated by commas: a name is a stock module, a path one of ours (/modules/…).
+domu_start() {
+    local name=$1 modules='' word config=/run/lab/$1.cfg
+    shift
+    declare -A keys=(
+        [type]='"pvh"' [kernel]='"/guest/vmlinuz"' [ramdisk]='"/guest/initrd"' [memory]=256 [vcpus]=1
+        [tsc_mode]='"native"' [on_crash]='"preserve"' [on_poweroff]='"destroy"' [on_reboot]='"destroy"'
+    )
+    for word; do
+        case $word in *=*) keys[${word%%=*}]=${word#*=} ;; *) modules=$word ;; esac
+    done
+    {
+        echo "name = \"$name\""
+        echo "extra = \"console=hvc0 loglevel=5 panic=-1 lab_modules=$modules ${keys[extra]-}\""
+        unset 'keys[extra]'
+        for word in "${!keys[@]}"; do echo "$word = ${keys[$word]}"; done
+    } >"$config"
+    must xl create -q "$config"
+    xl domid "$name" >"/run/lab/$name.id"
+    must await_value 60 "$(domu_path "$name")/data/lab/ready" 1
+}
+
+# domu_id NAME
+domu_id() { [ -s "/run/lab/$1.id" ] && cat "/run/lab/$1.id" || fail "there is no DomU $1"; }
+
+# domu_path NAME: its folder in xenstore.
+domu_path() { echo "/local/domain/$(domu_id "$1")"; }
+
+# domu_run NAME COMMAND...: runs a command in the DomU's shell, prints its output and returns its exit code.
+# At most `domu_limit` seconds (60): then it returns 124, and the command goes on by itself.
+domu_run() {
+    local lab n code pieces i
+    lab=$(domu_path "$1")/data/lab || return
+    shift
+    n=$(next_number)
+    xenstore-write "$lab/command/$n" "$(base64 -w 0 <<<"$*")"
+    await_value "${domu_limit:-60}" "$lab/done/$n" || return 124
+    read -r code pieces <<<"$(xenstore-read "$lab/done/$n")"
+    for ((i = 0; i < pieces; i++)); do xenstore-read "$lab/output/$n/$i"; done | base64 -d
+    xenstore-rm "$lab/command/$n" "$lab/done/$n" "$lab/output/$n" 2>/dev/null || true
+    return "$code"
+}
+
+# domu_must NAME COMMAND...: fails the check, with the command's output, unless the command ends with 0 in the DomU.
+domu_must() {
+    local output
+    output=$(domu_run "$@") || failed_command "in $1 \`${*:2}\` ended with $?" "$output"
+    [ -z "$output" ] || echo "$output"
+}
+
+# domu_spawn NAME TAG COMMAND...: starts a command in the DomU and returns at once.
+domu_spawn() {
+    local name=$1 tag=$2
+    shift 2
+    domu_must "$name" "rm -f /run/$tag.code; (bash -c $(printf %q "$*") >/run/$tag.out 2>&1; echo \$? >/run/$tag.code) &"
+}
+
+# domu_join NAME TAG [SECONDS]: waits for it, prints its output and returns its exit code; 124 if it is not done.
+domu_join() {
+    local seconds=${3:-60}
+    domu_limit=$((seconds + 10)) domu_run "$1" "n=0; while [ ! -s /run/$2.code ]; do
+        [ \$n -lt $((seconds * 10)) ] || exit 124; n=\$((n + 1)); sleep 0.1; done
+        cat /run/$2.out; exit \$(cat /run/$2.code)"
+}
+
+# domu_stop NAME: destroys it, and waits until it has gone.
+domu_stop() {
+    must xl destroy "$1"
+    within 30 domu_gone "$1"
+    rm -f "/run/lab/$1.id"
+}
+
+domu_gone() { ! xl domid "$1"; }
+
+# domu_console NAME: what it has printed.
+domu_console() { cat "/var/log/xen/console/guest-$1.log"; }
+
+# A number that no command had.
+next_number() {
+    local n
+    n=$(($(cat /run/lab/number 2>/dev/null || echo 0) + 1))
+    echo $n >/run/lab/number
+    echo $n
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The stock kernel, and what its own packages lack to build Rust modules for it: the kit.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{root::Root, stamp::Stamp, versions};
+use crate::command;
+
+/// Prints the newest kernel of trixie-backports, if the one wanted ($1) is gone.
+const CHOOSE: &str = r#"
+    apt-get -qq update
+    names() { apt-cache pkgnames linux-headers- | sed -n 's/^linux-headers-\([0-9.]*+deb13-amd64\)$/\1/p'; }
+    if names | grep -qxF "$1"; then echo "$1"; else names | sort -V | tail -n 1; fi
+"#;
+
+/// Fetches and unpacks the stock kernel and its source: $1 its release, $2 and $3 where to.
+const FETCH: &str = r#"
+    release=$1 stock=$2 source=$3
+    series=$(cut -d. -f1,2 <<<"$release")
+    rm -rf "$stock" "$source"
+    mkdir -p "$stock" "$source"
+    cd /tmp
+    packages="linux-headers-$release linux-source-$series"
+    for part in linux-binary linux-modules; do packages+=" $part-$release"; done
+    apt-get -qq -o APT::Sandbox::User=root download $packages
+    for package in linux-headers-* linux-binary-* linux-modules-*; do dpkg-deb --extract "$package" "$stock"; done
+    # modprobe looks in /lib.
+    [ -e "$stock/lib" ] || ln -s usr/lib "$stock/lib"
+    depmod -b "$stock" "$release"
+    dpkg-deb --fsys-tarfile linux-source-*.deb | tar -x --to-stdout --wildcards './usr/src/linux-source-*.tar.xz' |
+        tar -xJ -C "$source" --strip-components=1
+"#;
+
+/// Makes the kit: $1 the release, $2 the compiler, $3 stock, $4 source, $5 the kit.
+const KIT: &str = r#"
+    release=$1 cc=$2 stock=$3 source=$4 kit=$5
+    headers=$stock/usr/src/linux-headers-$release
+    rm -rf "$kit"
+    mkdir -p "$kit"
+    cp "$headers/.config" "$kit/.config"
+    make -s -C "$source" O="$kit" CC="$cc" olddefconfig
+    # The same tools make the same configuration. What the library for signing modules offers does not change a module.
+    other=$(diff "$headers/.config" "$kit/.config" | grep '^[<>]' | grep -v OPENSSL_SUPPORTS_ML_DSA || true)
+    if [ -n "$other" ]; then
+        echo "the kernel was configured with other tools than there are here:" >&2
+        echo "$other" >&2
+        exit 1
+    fi
+    make -s -C "$source" O="$kit" CC="$cc" -j"$(nproc)" prepare modules_prepare
+    for file in Module.symvers include/config/kernel.release include/generated/utsrelease.h; do
+        cp "$headers/$file" "$kit/$file"
+    done
+"#;
+
+/// The stock kernel, and the kit for its modules.
+pub struct Kernel {
+    /// `uname -r`.
+    pub release: String,
+    /// Its packages unpacked, as a path in the root.
+    pub stock: String,
+    /// The output folder to build modules against, as a path in the root.
+    pub kit: String,
+}
+
+impl Kernel {
+    /// Fetches and makes what is missing.
+    ///
+    /// # Errors
+    ///
+    /// When the mirror has no kernel that fits, or the kit cannot be made.
+    pub fn ensure(root: &Root) -> Result<Self> {
+        let source = root.inside("source");
+        let (stock, kit) = (root.inside("stock"), root.inside("kit"));
+        let chosen = super::folder().join("kernel-release");
+        let fetched = Stamp::new("kernel", versions::KERNEL.to_owned());
+        if !fetched.is_current() {
+            let text = command::output(&mut root.script(CHOOSE, &[versions::KERNEL]))?;
+            let release = text.trim();
+            ensure!(!release.is_empty(), "trixie-backports has no kernel: is it in apt's sources?");
+            if release != versions::KERNEL {
+                println!("the kernel {} is gone; taking {release}", versions::KERNEL);
+            }
+            println!("fetching the stock kernel {release} and its source");
+            command::run(&mut root.script(FETCH, &[release, &stock, &source]))?;
+            fs::write(&chosen, release)?;
+            fetched.set()?;
+        }
+        let release = fs::read_to_string(&chosen)?;
+        let kernel = Self { release, stock, kit };
+        kernel.check_rust(root)?;
+        let made = Stamp::new("kit", format!("{} {}", kernel.release, versions::CC));
+        if !made.is_current() {
+            println!("making the kit for modules of {} (about 4 minutes)", kernel.release);
+            let Self { release, stock, kit } = &kernel;
+            command::run(&mut root.script(KIT, &[release, versions::CC, stock, &source, kit]))
+                .context("the kit for kernel modules could not be made")?;
+            made.set()?;
+        }
+        Ok(kernel)
+    }
+
+    /// A kernel without Rust, or of another compiler, cannot load our modules.
+    fn check_rust(&self, root: &Root) -> Result<()> {
+        let config = fs::read_to_string(root.outside(&self.file("config")))?;
+        if !config.lines().any(|line| line == "CONFIG_RUST=y") {
+            bail!(
+                "the kernel {} was built without CONFIG_RUST: no Rust module can run on it",
+                self.release
+            );
+        }
+        Ok(())
+    }
+
+    /// A file of the kernel's folder of modules, as a path in the root.
+    pub fn file(&self, name: &str) -> String {
+        format!("{}/usr/lib/modules/{}/{name}", self.stock, self.release)
+    }
+
+    /// The kernel as it boots.
+    pub fn image(&self, root: &Root) -> PathBuf {
+        root.outside(&self.file("vmlinuz"))
+    }
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The emulated machine on which the hypervisor boots.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::ValueEnum;
+
+use super::root::Root;
+
+/// How Dom0 runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Dom0 {
+    /// Paravirtualized, as most are.
+    #[default]
+    Pv,
+    /// In hardware's virtualization, with an emulated IOMMU.
+    Pvh,
+}
+
+/// Which hypervisor boots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Hypervisor {
+    /// Debian's Xen.
+    #[default]
+    Xen,
+}
+
+/// The processor; see [`Machine::command`].
+const CPU: &str = "EPYC,+svm,+npt,-smap,-monitor,-rdtscp,\
+    -xsave,-xsaveopt,-xsavec,-xsaves,-xgetbv1,-avx,-avx2,-f16c,-fma";
+
+/// What boots.
+pub struct Machine {
+    /// The hypervisor as an ELF file.
+    pub hypervisor: PathBuf,
+    /// Dom0's kernel.
+    pub kernel: PathBuf,
+    /// Dom0's first root.
+    pub initrd: PathBuf,
+    /// How Dom0 runs.
+    pub dom0: Dom0,
+    /// Words for Dom0's command line.
+    pub words: String,
+}
+
+impl Machine {
+    /// The emulator, with the first serial port on its standard input and output, and the second in the file `report`.
+    ///
+    /// No host virtualization is used. QEMU emulates AMD's, without a virtual interrupt controller or decode assists.
+    /// Some features of the processor are hidden: MWAIT panics Xen under emulation, and so does its idle driver; with
+    /// XSAVE, programs of Dom0 and DomU see each other's vector registers now and then.
+    pub fn command(&self, root: &Root, report: &Path) -> Command {
+        let mut qemu = root.command("qemu-system-x86_64");
+        qemu.args(["-accel", "tcg,thread=single", "-machine", "q35", "-smp", "1", "-m", "3072"]);
+        qemu.args(["-cpu", CPU, "-no-reboot", "-nodefaults"]);
+        qemu.args(["-display", "none"]);
+        qemu.arg("-serial").arg("mon:stdio");
+        qemu.arg("-serial").arg(format!("file:{}", report.display()));
+        let mut xen = String::from(
+            "console=com1 com1=115200,8n1 loglvl=warning guest_loglvl=warning \
+             dom0_mem=1536M,max:1536M dom0_max_vcpus=1 cpuidle=0",
+        );
+        if self.dom0 == Dom0::Pvh {
+            qemu.args(["-device", "amd-iommu"]);
+            xen += " dom0=pvh";
+        }
+        qemu.arg("-kernel").arg(&self.hypervisor).args(["-append", &xen]);
+        // The hypervisor's modules: each a file, a space and its command line.
+        let (kernel, initrd) = (self.kernel.display(), self.initrd.display());
+        let words = &self.words;
+        qemu.arg("-initrd").arg(format!("{kernel} console=hvc0 loglevel=5 {words},{initrd}"));
+        qemu
+    }
+}

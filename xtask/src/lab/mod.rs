@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The lab: virtual machines on the real Xen under emulation, in which drivers are shown to work.
+//!
+//! `setup` makes everything it needs once, in the cache folder: a Debian 13 ([`root`]), the stock kernel and the kit to
+//! build modules for it ([`kernel`]), the first roots of Dom0 and DomU ([`image`]). `test` boots a machine
+//! ([`machine`]) for each scenario of `tests/lab/scenarios` ([`scenario`]) and judges what it reported ([`run`]).
+
+mod cpio;
+mod image;
+mod kernel;
+mod machine;
+mod root;
+mod run;
+mod scenario;
+mod shell;
+mod stamp;
+mod versions;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+use crate::{command, packages};
+
+/// What to do with the lab.
+#[derive(Args)]
+pub struct Options {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Make what the lab needs, once, in the cache folder (`CAUSEWAY_CACHE`).
+    Setup,
+    /// Boot machines and run scenarios in them.
+    Test(run::Options),
+    /// Boot a Dom0 with a DomU and get a shell in it.
+    Shell(shell::Options),
+}
+
+/// Does it.
+///
+/// # Errors
+///
+/// When a part of the lab cannot be made, or a scenario failed.
+pub fn run(options: &Options) -> Result<()> {
+    match &options.task {
+        Task::Setup => {
+            Lab::ensure()?;
+            println!("the lab is ready in {}", folder().display());
+            Ok(())
+        }
+        Task::Test(options) => {
+            if run::run(options)? {
+                return Ok(());
+            }
+            std::process::exit(1)
+        }
+        Task::Shell(options) => shell::run(options),
+    }
+}
+
+/// Runs all scenarios, as a step of `cargo xtask test`.
+///
+/// # Errors
+///
+/// When one failed.
+pub fn test() -> Result<()> {
+    anyhow::ensure!(run::run(&run::Options::default())?, "a scenario failed");
+    Ok(())
+}
+
+/// All that machines are made of.
+pub struct Lab {
+    /// The Debian 13 in which everything runs.
+    pub root: root::Root,
+    /// The stock kernel.
+    pub kernel: kernel::Kernel,
+    /// The first roots.
+    pub images: image::Images,
+    /// The hypervisor, as an ELF file.
+    pub xen: PathBuf,
+}
+
+impl Lab {
+    /// Makes what is missing.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made; the message says what is needed.
+    pub fn ensure() -> Result<Self> {
+        packages::ensure()?;
+        fs::create_dir_all(folder())?;
+        let root = root::Root::ensure()?;
+        let kernel = kernel::Kernel::ensure(&root)?;
+        let images = image::Images::ensure(&root, &kernel)?;
+        let xen = folder().join(format!("images/xen-{}", versions::XEN));
+        if !xen.exists() {
+            // QEMU boots an ELF file.
+            let packed = format!("/boot/xen-{}-amd64.gz", versions::XEN);
+            let script = "gzip -dc \"$1\" >\"$2.new\" && mv \"$2.new\" \"$2\"";
+            command::run(&mut root.script(script, &[&packed, &xen.display().to_string()]))?;
+        }
+        Ok(Self { root, kernel, images, xen })
+    }
+
+    /// Writes Dom0's first root with the project's parts in it, DomU's among them.
+    ///
+    /// # Errors
+    ///
+    /// When a part is missing.
+    pub fn initrd(&self, out: &Path) -> Result<PathBuf> {
+        let here = command::workspace().join("tests/lab");
+        let modules = out.join("modules");
+        fs::create_dir_all(&modules)?;
+
+        let domu = out.join("domu.initrd");
+        let mut overlay: image::Overlay = vec![
+            ("/init".into(), here.join("domu/init")),
+            ("/lab/agent".into(), here.join("domu/agent")),
+            ("/modules".into(), modules.clone()),
+        ];
+        self.images.compose("domu", &overlay, &domu)?;
+
+        let dom0 = out.join("dom0.initrd");
+        overlay = vec![
+            ("/init".into(), here.join("dom0/init")),
+            ("/guest/initrd".into(), domu),
+            ("/guest/vmlinuz".into(), self.kernel.image(&self.root)),
+            ("/modules".into(), modules),
+            ("/lab/scenarios".into(), here.join("scenarios")),
+        ];
+        for name in ["run-scenario", "scenario.sh", "shell.sh", "library"] {
+            overlay.push((format!("/lab/{name}"), here.join("dom0").join(name)));
+        }
+        self.images.compose("dom0", &overlay, &dom0)?;
+        Ok(dom0)
+    }
+}
+
+/// Where the lab is kept.
+pub fn folder() -> PathBuf {
+    command::cache().join("lab")
+}
+
+/// Whether this program may do what root may.
+fn is_root() -> Result<bool> {
+    Ok(command::output(Command::new("id").arg("-u"))?.trim() == "0")
+}

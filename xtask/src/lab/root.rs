@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The Debian 13 in which modules are built and the machines run: the machine's own, or a folder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{folder, stamp::Stamp, versions};
+use crate::{apt, command};
+
+/// Starts a program in a root folder ($1), in a mount namespace of its own, so that nothing stays mounted. The checkout
+/// ($2) and the lab's folder ($3) are there under their own names.
+const ENTER: &str = r#"
+    root=$1 checkout=$2 lab=$3
+    shift 3
+    for folder in proc dev sys; do mount --rbind "/$folder" "$root/$folder"; done
+    mount -t tmpfs tmp "$root/tmp"
+    for folder in "$checkout" "$lab"; do
+        mkdir -p "$root$folder"
+        mount --bind "$folder" "$root$folder"
+    done
+    exec chroot "$root" env --chdir="$checkout" "$@"
+"#;
+
+/// A Debian 13.
+pub enum Root {
+    /// The machine is one, and has the packages.
+    Host,
+    /// One made by mmdebstrap in this folder.
+    Folder(PathBuf),
+}
+
+impl Root {
+    /// The one to use, made if there is none.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made: no root rights, no mirror.
+    pub fn ensure() -> Result<Self> {
+        if host_will_do() {
+            return Ok(Self::Host);
+        }
+        let root = folder().join("root");
+        let packages = [versions::BUILD_PACKAGES, versions::LAB_PACKAGES].concat();
+        let stamp = Stamp::new("root", packages.join(" "));
+        if !stamp.is_current() {
+            make(&root, &packages)?;
+            stamp.set()?;
+        }
+        Ok(Self::Folder(root))
+    }
+
+    /// A command that runs in it.
+    pub fn command(&self, program: &str) -> Command {
+        match self {
+            Self::Host => Command::new(program),
+            Self::Folder(root) => {
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "sh", "-ec", ENTER, "sh"]);
+                command.arg(root).arg(command::workspace()).arg(folder());
+                command.env_clear();
+                command.envs([("PATH", "/usr/sbin:/usr/bin"), ("HOME", "/root"), ("LC_ALL", "C")]);
+                command.arg(program);
+                command
+            }
+        }
+    }
+
+    /// A shell script that runs in it; the words are `$1`, `$2` and so on.
+    pub fn script(&self, script: &str, words: &[&str]) -> Command {
+        let mut command = self.command("bash");
+        command.args(["-euo", "pipefail", "-c", script, "bash"]).args(words);
+        command
+    }
+
+    /// Where a file of it is, seen from outside.
+    pub fn outside(&self, path: &str) -> PathBuf {
+        match self {
+            Self::Host => PathBuf::from(path),
+            Self::Folder(root) => root.join(path.trim_start_matches('/')),
+        }
+    }
+
+    /// What is made in it (`kit`, `source`, `stock`) stands at its top; on the machine's own, in the lab's folder.
+    pub fn inside(&self, name: &str) -> String {
+        match self {
+            Self::Host => folder().join(name).display().to_string(),
+            Self::Folder(_) => format!("/{name}"),
+        }
+    }
+}
+
+/// The machine is a Debian 13 that has all packages.
+fn host_will_do() -> bool {
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    if !release.lines().any(|line| line == format!("VERSION_CODENAME={}", apt::SUITE)) {
+        return false;
+    }
+    let mut query = Command::new("dpkg-query");
+    query.args(["--show", "--showformat", "${db:Status-Status}\n"]);
+    query.args(versions::BUILD_PACKAGES).args(versions::LAB_PACKAGES);
+    command::output(&mut query).is_ok_and(|text| text.lines().all(|line| line == "installed"))
+}
+
+/// Makes the folder; one that is half made is completed by apt if it can be, else made anew.
+fn make(root: &Path, packages: &[&str]) -> Result<()> {
+    ensure!(
+        super::is_root()?,
+        "the lab needs root once, to make a Debian 13 in {}, and then to run in it: run this as root",
+        root.display()
+    );
+    if root.join("usr/bin/apt-get").exists() && add(root, packages).is_ok() {
+        return Ok(());
+    }
+    println!("making a Debian 13 in {} (about 2 minutes)", root.display());
+    if root.exists() {
+        fs::remove_dir_all(root)?;
+    }
+    let sources = root.with_file_name("sources.list");
+    fs::write(&sources, apt::sources()?)?;
+    let mut bootstrap = Command::new("mmdebstrap");
+    bootstrap.args(["--quiet", "--variant=apt", "--keyring=/usr/share/keyrings"]);
+    bootstrap.arg(format!("--include={}", packages.join(","))).arg(apt::SUITE);
+    command::run(bootstrap.arg(root).arg(&sources)).context("Debian 13 could not be made")
+}
+
+fn add(root: &Path, packages: &[&str]) -> Result<()> {
+    println!("adding what is missing to the Debian 13 in {}", root.display());
+    let folder = Root::Folder(root.to_path_buf());
+    command::run(folder.command("apt-get").args(["-qq", "update"]))?;
+    let mut install = folder.command("env");
+    install.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y"]);
+    command::run(install.args(["--no-install-recommends", "install"]).args(packages))
+}

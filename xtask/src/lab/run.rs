@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! `cargo xtask lab test`: boots a machine for each scenario, two at a time, and counts what passed.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use clap::Args;
+
+use super::{Lab, machine::Machine, scenario::Scenario};
+use crate::command;
+
+/// Seconds that a machine may take to boot, to write its logs and to power off, beside the scenario's own limit.
+const AROUND: u64 = 90;
+
+/// Which scenarios to run.
+#[derive(Args)]
+pub struct Options {
+    /// Only those whose name begins with this.
+    filter: Option<String>,
+    /// How many machines run at a time.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Keep the logs of what passed, too.
+    #[arg(long)]
+    keep_logs: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { filter: None, jobs: 2, keep_logs: false }
+    }
+}
+
+/// Runs them; whether all passed.
+///
+/// # Errors
+///
+/// When the lab cannot be made, or there is no such scenario.
+pub fn run(options: &Options) -> Result<bool> {
+    let here = command::workspace().join("tests/lab");
+    let mut scenarios = Scenario::all(&here.join("scenarios"))?;
+    if let Some(filter) = &options.filter {
+        scenarios.retain(|scenario| scenario.name.starts_with(filter));
+        ensure!(!scenarios.is_empty(), "no scenario begins with `{filter}`");
+    }
+    let lab = Lab::ensure()?;
+    let out = command::workspace().join("target/lab");
+    fs::create_dir_all(&out)?;
+    let initrd = lab.initrd(&out)?;
+
+    let patience = patience();
+    if patience > 1 {
+        println!("this machine is busy: time limits are {patience} times as long");
+    }
+    let queue = Mutex::new(scenarios.iter());
+    let count = Mutex::new((0, 0));
+    thread::scope(|scope| {
+        let work = || {
+            while let Some(scenario) = queue.lock().ok().and_then(|mut queue| queue.next()) {
+                let run = Run { lab: &lab, scenario, initrd: &initrd, out: &out, patience };
+                let results = run.judge(options.keep_logs);
+                let mut count = count.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                for (_, why) in &results {
+                    *(if why.is_none() { &mut count.0 } else { &mut count.1 }) += 1;
+                }
+            }
+        };
+        for _ in 0..options.jobs.clamp(1, scenarios.len()) {
+            scope.spawn(work);
+        }
+    });
+    let (passed, failed) = *count.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    println!("{passed} passed, {failed} failed");
+    Ok(failed == 0 && passed > 0)
+}
+
+/// How many times longer than on an idle machine all may take: others may be using its processors.
+fn patience() -> u64 {
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: f64 = load.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0.0);
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    (1..8).find(|&times| load < (times as f64 + 0.5) * cores as f64).unwrap_or(8)
+}
+
+/// One scenario on one machine.
+struct Run<'a> {
+    lab: &'a Lab,
+    scenario: &'a Scenario,
+    initrd: &'a Path,
+    out: &'a Path,
+    patience: u64,
+}
+
+impl Run<'_> {
+    /// Runs it and prints its lines. Logs of what failed stay.
+    fn judge(&self, keep_logs: bool) -> Vec<(String, Option<String>)> {
+        let name = &self.scenario.name;
+        let file = |kind: &str| self.out.join(format!("{name}.{kind}"));
+        let (serial, report) = (file("serial.log"), file("report.log"));
+        let start = Instant::now();
+        let ended = match self.boot(&serial, &report) {
+            Ok(ended) => ended,
+            Err(why) => format!("{why:#}"),
+        };
+        let text = |path: &Path| {
+            String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).replace('\r', "")
+        };
+        let results = self.scenario.judge(&text(&serial), &text(&report), &ended);
+        let seconds = start.elapsed().as_secs();
+        for (name, why) in &results {
+            match why {
+                None => println!("PASS {name}"),
+                Some(why) => println!("FAIL {name}: {why}"),
+            }
+        }
+        if results.iter().any(|(_, why)| why.is_some()) {
+            println!("     {name}: {seconds} s; logs: {} {}", serial.display(), report.display());
+        } else {
+            println!("     {name}: {seconds} s");
+            if !keep_logs {
+                let _ = fs::remove_file(serial);
+                let _ = fs::remove_file(report);
+            }
+        }
+        results
+    }
+
+    /// Runs the machine until it ends, or its time is up; says which.
+    fn boot(&self, serial: &Path, report: &Path) -> Result<String> {
+        let Scenario { name, limit, dom0, .. } = self.scenario;
+        let machine = Machine {
+            hypervisor: self.lab.xen.clone(),
+            kernel: self.lab.kernel.image(&self.lab.root),
+            initrd: self.initrd.to_path_buf(),
+            dom0: *dom0,
+            words: format!("lab={name} lab_limit={limit} lab_patience={}", self.patience),
+        };
+        File::create(report)?;
+        let mut qemu = machine.command(&self.lab.root, report);
+        let log = File::create(serial)?;
+        qemu.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let mut qemu = Killed(qemu.spawn()?);
+        let limit = (limit + AROUND) * self.patience;
+        let end = Instant::now() + Duration::from_secs(limit);
+        loop {
+            if let Some(status) = qemu.0.try_wait()? {
+                return Ok(status.to_string());
+            }
+            if Instant::now() > end {
+                return Ok(format!("killed after {limit} s"));
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+/// A process that does not outlive its value.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

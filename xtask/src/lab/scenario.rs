@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! A scenario: what its file says at the top, and what its run reported.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+
+use super::machine::Dom0;
+
+/// A file of `tests/lab/scenarios`.
+#[derive(Debug)]
+pub struct Scenario {
+    /// The file's name.
+    pub name: String,
+    /// `# limit:`: how many seconds it may run once Dom0 is ready.
+    pub limit: u64,
+    /// `# dom0:`: how Dom0 runs.
+    pub dom0: Dom0,
+    /// `# reports:`: the names of its checks, in any number of lines. Each has to come, once.
+    pub reports: Vec<String>,
+    /// `# tolerates:`: texts that excuse a line of a log that looks like an oops.
+    pub tolerates: Vec<String>,
+}
+
+impl Scenario {
+    /// All there are, by name.
+    ///
+    /// # Errors
+    ///
+    /// When a header is wrong.
+    pub fn all(folder: &Path) -> Result<Vec<Self>> {
+        let mut files = Vec::new();
+        for entry in folder.read_dir().with_context(|| format!("no {}", folder.display()))? {
+            let path: PathBuf = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "sh") {
+                files.push(path);
+            }
+        }
+        files.sort();
+        files
+            .iter()
+            .map(|path| {
+                let name = path.file_stem().unwrap_or_default().to_string_lossy();
+                Self::parse(&name, &std::fs::read_to_string(path)?)
+                    .with_context(|| format!("{}: the header", path.display()))
+            })
+            .collect()
+    }
+
+    fn parse(name: &str, text: &str) -> Result<Self> {
+        let mut scenario = Self {
+            name: name.to_owned(),
+            limit: 120,
+            dom0: Dom0::Pv,
+            reports: Vec::new(),
+            tolerates: Vec::new(),
+        };
+        for line in text.lines().take_while(|line| line.starts_with('#')) {
+            let line = line.trim_start_matches(['#', ' ']);
+            if let Some(value) = line.strip_prefix("limit:") {
+                scenario.limit = value.trim().parse().context("limit: a number of seconds")?;
+            } else if let Some(value) = line.strip_prefix("dom0:") {
+                scenario.dom0 = Dom0::from_str(value.trim(), true).map_err(anyhow::Error::msg)?;
+            } else if let Some(value) = line.strip_prefix("reports:") {
+                scenario.reports.extend(value.split_whitespace().map(str::to_owned));
+            } else if let Some(value) = line.strip_prefix("tolerates:") {
+                scenario.tolerates.push(value.trim().to_owned());
+            }
+        }
+        ensure!(!scenario.reports.is_empty(), "`# reports:` names no check");
+        if let Some(other) = scenario.reports.iter().find(|check| !check.starts_with(name)) {
+            bail!("the check {other} does not begin with the scenario's name");
+        }
+        Ok(scenario)
+    }
+
+    /// What a run comes to: each check that the header names, with the reason if it failed, in that order; then what
+    /// failed beyond them. `serial` is what the first serial port printed, `report` the second.
+    pub fn judge(&self, serial: &str, report: &str, ended: &str) -> Vec<(String, Option<String>)> {
+        let mut found: BTreeMap<&str, Option<String>> = BTreeMap::new();
+        let mut more = Vec::new();
+        let results = report.split("\n== ").next().unwrap_or_default();
+        for line in results.lines() {
+            let (name, why) = match line.split_once(' ') {
+                Some(("PASS", name)) => (name, None),
+                Some(("FAIL", rest)) => {
+                    let (name, why) = rest.split_once(':').unwrap_or((rest, ""));
+                    (name, Some(why.trim().to_owned()))
+                }
+                Some(("ENDED", "124" | "137")) => {
+                    more.push(format!("not done within {} s", self.limit));
+                    continue;
+                }
+                Some(("ENDED", code)) => {
+                    more.push(format!("the script ended with {code}"));
+                    continue;
+                }
+                _ => continue,
+            };
+            if !self.reports.iter().any(|report| report == name) {
+                more.push(format!("reported {name}, which its header does not name"));
+            } else if found.insert(name, why).is_some() {
+                more.push(format!("reported {name} twice"));
+            }
+        }
+        if !report.lines().any(|line| line == "== end") {
+            more.push(format!("the machine ended before its report did: {ended}"));
+        }
+        for line in serial.lines().chain(report.lines()).filter(|line| is_oops(line)) {
+            if !self.tolerates.iter().any(|text| line.contains(text.as_str())) {
+                more.push(format!("a log says: {}", line.trim()));
+                break;
+            }
+        }
+        let missing = || Some("not reported".to_owned());
+        let checks = self.reports.iter();
+        let mut all: Vec<_> = checks
+            .map(|name| (name.clone(), found.remove(name.as_str()).unwrap_or_else(missing)))
+            .collect();
+        if !more.is_empty() {
+            all.push((self.name.clone(), Some(more.join("; "))));
+        }
+        all
+    }
+}
+
+/// A line that a healthy machine does not print.
+fn is_oops(line: &str) -> bool {
+    const SIGNS: &[&str] = &[
+        "BUG:",
+        "Oops",
+        "WARNING:",
+        "Call Trace",
+        "Kernel panic",
+        "kernel BUG at",
+        "general protection fault",
+        "INFO: task ",
+        "RIP: 0010",
+        "Xen BUG at",
+        "Xen call trace",
+        "Assertion '",
+        "KASAN",
+        "UBSAN",
+        "kmemleak:",
+        "rcu: INFO",
+        "Bad page state",
+        "list_add corruption",
+        "list_del corruption",
+        "rust_kernel: panicked",
+    ];
+    SIGNS.iter().any(|sign| line.contains(sign))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Scenario;
+
+    fn scenario() -> Scenario {
+        let text = "# limit: 30\n# reports: block-a block-b\n\ncheck block-a true\n";
+        Scenario::parse("block", text).unwrap()
+    }
+
+    fn failures(serial: &str, report: &str) -> Vec<String> {
+        let judged = scenario().judge(serial, report, "exit 0");
+        judged.into_iter().filter_map(|(name, why)| Some(format!("{name}: {}", why?))).collect()
+    }
+
+    #[test]
+    fn a_whole_report_passes() {
+        assert_eq!(failures("", "PASS block-a\nPASS block-b\n== end\n"), [""; 0]);
+    }
+
+    #[test]
+    fn a_missing_line_fails() {
+        assert_eq!(failures("", "PASS block-a\n== end\n"), ["block-b: not reported"]);
+    }
+
+    #[test]
+    fn a_machine_that_dies_fails_what_is_missing_and_itself() {
+        let found = failures("", "PASS block-a\n");
+        assert_eq!(found[0], "block-b: not reported");
+        assert!(found[1].starts_with("block: the machine ended before"), "{found:?}");
+    }
+
+    #[test]
+    fn an_oops_anywhere_fails() {
+        let whole = "PASS block-a\nPASS block-b\n== console d1\n[1.0] BUG: bad thing\n== end\n";
+        assert_eq!(failures("", whole), ["block: a log says: [1.0] BUG: bad thing"]);
+        let whole = "PASS block-a\nPASS block-b\n== end\n";
+        assert_eq!(failures("(XEN) Xen BUG at x", whole).len(), 1);
+    }
+
+    #[test]
+    fn unknown_double_and_late_results_fail() {
+        let report =
+            "PASS block-a\nPASS block-a\nPASS block-c\nENDED 124\n== log\nPASS block-b\n== end\n";
+        let found = failures("", report);
+        assert_eq!(found[0], "block-b: not reported");
+        for part in ["block-a twice", "block-c, which", "not done within 30 s"] {
+            assert!(found[1].contains(part), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn headers_are_checked() {
+        assert!(Scenario::parse("block", "# limit: 3\n").is_err());
+        assert!(Scenario::parse("block", "# reports: net-a\n").is_err());
+        assert!(Scenario::parse("block", "# reports: block-a\n# dom0: hvm\n").is_err());
+    }
+}
