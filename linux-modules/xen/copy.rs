@@ -24,7 +24,7 @@ pub struct Span {
 impl Span {
     /// Whether they lie in one page.
     fn is_valid(self) -> bool {
-        usize::from(self.offset) + usize::from(self.len) <= PAGE_SIZE
+        usize::from(self.offset).saturating_add(self.len.into()) <= PAGE_SIZE
     }
 }
 

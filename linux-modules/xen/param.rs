@@ -80,6 +80,7 @@ macro_rules! parameter {
 
             /// What the kernel is told of it. The name ends with a zero byte.
             #[doc(hidden)]
+            #[inline]
             pub const fn entry(&'static self, name: &'static str, mode: u16) -> Entry {
                 assert!(matches!(name.as_bytes(), [_, .., 0]), "the name ends with a zero byte");
                 Entry(bindings::kernel_param {
@@ -117,6 +118,7 @@ unsafe impl Sync for Entry {}
 
 /// The bytes of a text.
 #[doc(hidden)]
+#[inline]
 pub const fn bytes<const N: usize>(text: &str) -> [u8; N] {
     match text.as_bytes().first_chunk() {
         Some(bytes) => *bytes,

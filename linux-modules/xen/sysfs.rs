@@ -73,7 +73,7 @@ impl<A: Attributes> AttributeGroup<A> {
             let values = Arc::as_ptr(&values);
             entries.push(Entry { attribute: Opaque::zeroed(), values, index }, GFP_KERNEL)?;
         }
-        let mut files = KVec::with_capacity(count + 1, GFP_KERNEL)?;
+        let mut files = KVec::with_capacity(count.saturating_add(1), GFP_KERNEL)?;
         for (entry, name) in entries.iter().zip(A::NAMES) {
             let attribute = entry.attribute.get();
             // SAFETY: `entries` is not pushed to any more, so that the attribute stays where it is.
@@ -148,7 +148,7 @@ impl Write for Text<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for (to, from) in self.page.iter_mut().skip(self.len).zip(text.bytes()) {
             *to = from;
-            self.len += 1;
+            self.len = self.len.saturating_add(1);
         }
         Ok(())
     }

@@ -21,9 +21,10 @@ const MAX_PAGES: usize = 1 << MAX_ORDER;
 ///
 /// # Invariants
 ///
-/// `base` is the memory of `refs.len()` pages from `xenbus_setup_ring`, and `raw` are its grants.
+/// `base` are `len` bytes from `xenbus_setup_ring`, and `raw` the grants of its `refs.len()` pages.
 pub struct GrantedRing {
     base: NonNull<u8>,
+    len: usize,
     raw: [u32; MAX_PAGES],
     refs: KVec<GrantRef>,
 }
@@ -57,7 +58,7 @@ impl GrantedRing {
             // There is room for all of them.
             let _ = refs.push_within_capacity(GrantRef(*gref));
         }
-        Ok(Self { base, raw, refs })
+        Ok(Self { base, len: PAGE_SIZE << order, raw, refs })
     }
 
     /// The grants of its pages, in their order.
@@ -70,7 +71,7 @@ impl AsRegion for GrantedRing {
     fn as_region(&self) -> Region<'_> {
         // SAFETY: By the type invariant, the memory stays until `self` is dropped. It begins with a page, and nobody
         // makes a reference into it.
-        unsafe { Region::new(self.base, self.refs.len() * PAGE_SIZE) }
+        unsafe { Region::new(self.base, self.len) }
     }
 }
 

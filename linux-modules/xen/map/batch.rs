@@ -163,7 +163,7 @@ impl Iterator for Mapped<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         let at = self.batch.given?;
         let (op, page) = (self.batch.ops.get(at)?, self.batch.pages.get(at)?);
-        self.batch.given = Some(at + 1);
+        self.batch.given = Some(at.saturating_add(1));
         let page = NonNull::new(*page);
         Some(match (outcome(op.status), page) {
             (Ok(()), Some(page)) => {

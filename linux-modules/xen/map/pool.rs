@@ -92,7 +92,7 @@ impl PagePool {
             while let Some(slot) = pages.get_mut(taken).filter(|_| self.pages.len() > count) {
                 let Some(page) = self.pages.pop() else { break };
                 *slot = page.into_raw().as_ptr();
-                taken += 1;
+                taken = taken.saturating_add(1);
             }
             // SAFETY: So many pages were taken, each owned and with nothing mapped at it.
             unsafe { sys::gnttab_free_pages(taken as c_int, pages.as_mut_ptr()) };

@@ -20,10 +20,10 @@ const MAX_PAGES: usize = 1 << MAX_ORDER;
 ///
 /// # Invariants
 ///
-/// `base` is what `xenbus_map_ring_valloc` made of `pages` grants for `device`.
+/// `base` are `len` bytes that `xenbus_map_ring_valloc` mapped for `device`.
 pub struct MappedRing {
     base: NonNull<u8>,
-    pages: usize,
+    len: usize,
     device: ARef<Device>,
 }
 
@@ -59,7 +59,7 @@ impl MappedRing {
         })?;
         // INVARIANT: It was mapped just now.
         let base = NonNull::new(base.cast()).ok_or(ENOMEM)?;
-        Ok(Self { base, pages: refs.len(), device: device.into() })
+        Ok(Self { base, len: refs.len().saturating_mul(PAGE_SIZE), device: device.into() })
     }
 }
 
@@ -68,7 +68,7 @@ impl AsRegion for MappedRing {
     fn as_region(&self) -> Region<'_> {
         // SAFETY: By the type invariant, the memory stays mapped until `self` is dropped. It begins with a page, and
         // nobody makes a reference into it.
-        unsafe { Region::new(self.base, self.pages * PAGE_SIZE) }
+        unsafe { Region::new(self.base, self.len) }
     }
 }
 

@@ -187,7 +187,7 @@ impl<C> Iterator for Pages<'_, C> {
         loop {
             let at = inner.given?;
             let (op, page) = (inner.ops.get(at)?, inner.pages.get(at)?);
-            inner.given = Some(at + 1);
+            inner.given = Some(at.saturating_add(1));
             match (outcome(op.status), NonNull::new(*page)) {
                 // SAFETY: Xen said that nothing is mapped at it any more. Each entry is given out once.
                 (Ok(()), Some(page)) => return Some(unsafe { FreePage::from_raw(page) }),
