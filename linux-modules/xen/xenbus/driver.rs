@@ -68,7 +68,7 @@ pub trait Driver {
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound;
 
     /// The other end's state was written, or its directory is gone ([`State::Unknown`]). Events coalesce: states may
-    /// be missed, and come again.
+    /// be missed, and come again. A number that is no state never comes here: it closes the device.
     fn otherend_changed<'bound>(
         dev: &'bound Device<Core<'_>>,
         this: Pin<&Self::Data<'bound>>,
@@ -272,7 +272,8 @@ impl<T: Driver> Adapter<T> {
     extern "C" fn resume_callback(dev: *mut sys::xenbus_device) -> c_int {
         // SAFETY: The bus calls this with a valid device, which stays for the callback.
         let dev = unsafe { Self::device(dev) };
-        // SAFETY: As in `suspend_callback`.
+        // SAFETY: As in `suspend_callback`. (The domain of xenstored resumes its devices by a work item without the lock,
+        // but that domain cannot be saved.)
         match unsafe { Self::data(dev) } {
             Some(data) => from_result(|| T::resume(dev, data).map(|()| 0)),
             None => 0,
