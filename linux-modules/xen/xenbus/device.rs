@@ -57,6 +57,9 @@ impl Device {
     ///
     /// Who writes states from several threads has to do so one after the other.
     ///
+    /// A frontend goes back to `Initialising` only in the xenwatch thread, that is, in `otherend_changed`: elsewhere the
+    /// bus may see the key before it knows that the driver wrote it, and take the device for a new one.
+    ///
     /// # Errors
     ///
     /// `EIO` when the state was not written: because xenstore failed (then the state is `Closing` instead), or because
