@@ -42,6 +42,7 @@ const STEPS: &[Step] = &[
     ("fuzz", |options| fuzz::run(options.fuzz_seconds, options.fuzz_target.as_deref())),
     ("rust-1.85.1", |_| kernel_compiler()),
     ("demo", |_| command::run(cargo().args(["run", "--release", "--", "demo"]))),
+    ("modules", |_| lab::modules()),
     ("lab", |_| lab::test()),
 ];
 

@@ -10,6 +10,7 @@ mod cpio;
 mod image;
 mod kernel;
 mod machine;
+mod modules;
 mod root;
 mod run;
 mod scenario;
@@ -75,6 +76,16 @@ pub fn test() -> Result<()> {
     Ok(())
 }
 
+/// Checks the kernel modules as far as that needs no machine, as a step of `cargo xtask test`.
+///
+/// # Errors
+///
+/// When they do not compile, a lint has something to say, or one of them can panic.
+pub fn modules() -> Result<()> {
+    let lab = Lab::ensure()?;
+    modules::check(&lab.root, &lab.kernel)
+}
+
 /// All that machines are made of.
 pub struct Lab {
     /// The Debian 13 in which everything runs.
@@ -117,7 +128,7 @@ impl Lab {
     pub fn initrd(&self, out: &Path) -> Result<PathBuf> {
         let here = command::workspace().join("tests/lab");
         let modules = out.join("modules");
-        fs::create_dir_all(&modules)?;
+        modules::build(&self.root, &self.kernel, &modules)?;
 
         let domu = out.join("domu.initrd");
         let mut overlay: image::Overlay = vec![

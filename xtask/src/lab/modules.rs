@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The project's kernel modules: built for the stock kernel, linted, and searched for code that can panic.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{kernel::Kernel, root::Root};
+use crate::command;
+
+/// Copies modules ($2…) into a folder ($1), without what only a debugger reads: a machine's first root is unpacked at
+/// every boot.
+const STRIP: &str = r#"
+    folder=$1
+    shift
+    mkdir -p "$folder"
+    for module; do strip --strip-debug -o "$folder/${module##*/}" "$module"; done
+"#;
+
+/// Builds them and puts them into `folder`.
+///
+/// # Errors
+///
+/// When they do not compile.
+pub fn build(root: &Root, kernel: &Kernel, folder: &Path) -> Result<()> {
+    let built = make(root, kernel, "modules", &[])?;
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    let mut words = vec![folder.display().to_string()];
+    words.extend(built.iter().map(|module| module.display().to_string()));
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    command::run(&mut root.script(STRIP, &words))
+}
+
+/// Checks what the compiler does not: the kernel's lints, as errors, and that no function of theirs can panic.
+///
+/// # Errors
+///
+/// When a lint has something to say, or a module refers to a function that panics.
+pub fn check(root: &Root, kernel: &Kernel) -> Result<()> {
+    make(root, kernel, "clippy", &["CLIPPY=1"]).context("clippy")?;
+    for module in make(root, kernel, "modules", &[])? {
+        let listing =
+            command::output(root.command("objdump").args(["-dr", "--demangle"]).arg(&module))?;
+        let found = panicking(&listing);
+        let name = module.file_name().unwrap_or_default().to_string_lossy();
+        ensure!(found.is_empty(), "{name} can panic:\n  {}", Vec::from_iter(found).join("\n  "));
+    }
+    Ok(())
+}
+
+/// Runs the top Makefile, with its output in `target/NAME`; the modules that it made.
+fn make(root: &Root, kernel: &Kernel, name: &str, words: &[&str]) -> Result<Vec<PathBuf>> {
+    let out = command::workspace().join("target").join(name);
+    let mut make = root.command("make");
+    make.args(["--silent", &format!("KDIR={}", kernel.kit), &format!("MO={}", out.display())]);
+    command::run(make.args(words))?;
+    let order = fs::read_to_string(out.join("modules.order"))?;
+    let modules = order.lines().map(|object| out.join(object).with_extension("ko")).collect();
+    Ok(modules)
+}
+
+/// `FUNCTION: WHAT IT CALLS`, for each call of a function of `core` that panics.
+///
+/// The listing is objdump's: a line `0000… <function>:` begins a function, and a relocation stands below the
+/// instruction that it belongs to.
+fn panicking(listing: &str) -> BTreeSet<String> {
+    let panics = [
+        "core::panicking::",
+        "::unwrap_failed",
+        "::expect_failed",
+        "core::slice::index::",
+        "core::str::slice_error",
+    ];
+    let mut function = "";
+    let mut found = BTreeSet::new();
+    for line in listing.lines() {
+        if let Some((_, name)) = line.strip_suffix(">:").and_then(|line| line.split_once('<')) {
+            function = name;
+        } else if let Some((_, symbol)) = line.split_once("R_X86_64_")
+            && let Some(symbol) = symbol.split_whitespace().nth(1)
+            && panics.iter().any(|panic| symbol.contains(panic))
+        {
+            let symbol = symbol.rsplit_once("-0x").map_or(symbol, |(symbol, _)| symbol);
+            found.insert(format!("{function}: {symbol}"));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_of_a_panic_is_found_with_its_function() {
+        let listing = "\
+0000000000000010 <<blkback::queue::Queue>::run>:
+  10:	e8 00 00 00 00       	call   15 <x>
+			11: R_X86_64_PLT32	core::panicking::panic_bounds_check-0x4
+  15:	e8 00 00 00 00       	call   1a <x>
+			16: R_X86_64_PLT32	ring_proto::ring::back::take-0x4
+
+0000000000000020 <harmless>:
+  20:	e8 00 00 00 00       	call   25 <x>
+			21: R_X86_64_PC32	.rodata+0x3c
+";
+        let found = panicking(listing);
+        let wanted = "<blkback::queue::Queue>::run: core::panicking::panic_bounds_check";
+        assert_eq!(Vec::from_iter(found), [wanted]);
+    }
+}
