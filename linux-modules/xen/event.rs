@@ -190,9 +190,9 @@ impl<H: Handler> EventChannel<H> {
         match u32::try_from(irq) {
             Ok(irq) => Ok(Self { inner, irq, port: Port(port) }),
             Err(_) => {
+                // Whether the port was closed meanwhile depends on how far the kernel came, and its number may be
+                // someone else's by now: rather a port too many than one that others use.
                 inner.line.port.store(0, Ordering::Relaxed);
-                // SAFETY: The port was made above, and nothing is bound to it.
-                unsafe { sys::xenbus_free_evtchn(device.as_raw(), port) };
                 Err(Error::from_errno(irq))
             }
         }

@@ -312,7 +312,10 @@ fn raw<Ctx: device::DeviceContext>(dev: &device::Device<Ctx>) -> *mut bindings::
     core::ptr::from_ref(dev).cast_mut().cast()
 }
 
-/// Takes a device off the bus, if it is on it.
+/// Takes a device off the bus, if it is on it and nobody binds or unbinds it at this moment.
+///
+/// Who unbinds a device holds its lock, and waits for the xenwatch thread to end the watches. So that thread must not
+/// wait for the lock: the device stays on the bus, without a driver, until its directory goes.
 ///
 /// # Safety
 ///
@@ -323,6 +326,10 @@ pub(super) unsafe fn unregister(dev: *mut sys::xenbus_device) {
     // takes it off at the same time.
     unsafe {
         let dev = &raw mut (*dev).dev;
+        if !sys::causeway_device_trylock(dev) {
+            return;
+        }
+        sys::causeway_device_unlock(dev);
         if sys::causeway_device_is_registered(dev) {
             bindings::device_unregister(dev);
         }
