@@ -35,6 +35,14 @@ pub unsafe trait Page: Send {
     fn page(&self) -> NonNull<bindings::page>;
 }
 
+// SAFETY: As the first of the two promises.
+unsafe impl<P: Page, Note: Send> Page for (P, Note) {
+    #[inline]
+    fn page(&self) -> NonNull<bindings::page> {
+        self.0.page()
+    }
+}
+
 /// What bios belong to.
 pub trait Owner: Sized + Send + 'static {
     /// What owns their pages.
@@ -103,7 +111,8 @@ impl Status {
 
 /// Part of a page.
 struct Piece<P> {
-    page: P,
+    /// `None` until it is [given](Bio::fill).
+    page: Option<P>,
     offset: u16,
     len: u16,
 }
@@ -117,6 +126,10 @@ pub struct Bio<T: Owner> {
     /// Room for what the block layer reads.
     vectors: KVec<bindings::bio_vec>,
     pieces: KVec<Piece<T::Page>>,
+    /// How many pieces have no page.
+    missing: usize,
+    /// Before this one, all have.
+    next_missing: usize,
     status: Status,
     /// The next one in a list of [finished](crate::finished::Finished) ones.
     pub(crate) next: UnsafeCell<*mut Self>,
@@ -150,6 +163,8 @@ impl<T: Owner> Bio<T> {
                 device,
                 vectors,
                 pieces,
+                missing: 0,
+                next_missing: 0,
                 status: Status(0),
                 next: UnsafeCell::new(null_mut()),
                 data,
@@ -175,48 +190,90 @@ impl<T: Owner> Bio<T> {
         unsafe { &mut self.get_unchecked_mut().data }
     }
 
-    /// Adds `len` bytes of a page from `offset`, to be transferred after those added before.
+    /// Adds `len` bytes from `offset` of a page, to be transferred after those added before. The page may also be given
+    /// [later](Self::fill).
     ///
     /// # Errors
     ///
-    /// Gives the page back when there is no room, or when these bytes do not lie in it.
-    pub fn add(self: Pin<&mut Self>, page: T::Page, offset: usize, len: usize) -> Result<(), T::Page> {
+    /// Gives the page back when there is no room, or these bytes do not lie in a page.
+    #[inline]
+    pub fn add(
+        self: Pin<&mut Self>,
+        page: Option<T::Page>,
+        offset: usize,
+        len: usize,
+    ) -> Result<(), Option<T::Page>> {
         let fits = len > 0 && offset.checked_add(len).is_some_and(|end| end <= bindings::PAGE_SIZE);
-        let (Ok(offset), Ok(len)) = (u16::try_from(offset), u16::try_from(len)) else {
-            return Err(page);
-        };
         if !fits || self.room() == 0 {
             return Err(page);
         }
         // SAFETY: Nothing is moved out of what is pinned.
         let this = unsafe { self.get_unchecked_mut() };
+        let missing = usize::from(page.is_none());
         // The capacity is that of `vectors`.
         this.pieces
-            .push_within_capacity(Piece { page, offset, len })
-            .map_err(|error| error.0.page)
+            .push_within_capacity(Piece { page, offset: offset as u16, len: len as u16 })
+            .map_err(|error| error.0.page)?;
+        this.missing = this.missing.wrapping_add(missing);
+        Ok(())
     }
 
-    /// Takes one of its pages back, the one added last first.
+    /// How many pages are still to be given.
+    #[inline]
+    pub fn missing(&self) -> usize {
+        self.missing
+    }
+
+    /// Gives the first page that is missing.
+    ///
+    /// # Errors
+    ///
+    /// Gives it back when none is.
+    pub fn fill(self: Pin<&mut Self>, page: T::Page) -> Result<(), T::Page> {
+        // SAFETY: Nothing is moved out of what is pinned.
+        let this = unsafe { self.get_unchecked_mut() };
+        while let Some(piece) = this.pieces.get_mut(this.next_missing) {
+            this.next_missing = this.next_missing.wrapping_add(1);
+            if piece.page.is_none() {
+                piece.page = Some(page);
+                this.missing = this.missing.saturating_sub(1);
+                return Ok(());
+            }
+        }
+        Err(page)
+    }
+
+    /// Takes one of its pages back, and the piece with it, the one added last first. Pieces without a page go, too:
+    /// after the last page, there are none.
+    #[inline]
     pub fn take_page(self: Pin<&mut Self>) -> Option<T::Page> {
         // SAFETY: Nothing is moved out of what is pinned.
         let this = unsafe { self.get_unchecked_mut() };
-        this.pieces.pop().map(|piece| piece.page)
+        while let Some(piece) = this.pieces.pop() {
+            if piece.page.is_some() {
+                return piece.page;
+            }
+        }
+        (this.missing, this.next_missing) = (0, 0);
+        None
     }
 
     /// Gives it to the block layer: a transfer between its pages and the device from `sector` on. It comes back through
-    /// [`Owner::completed`], perhaps before this returns. May sleep.
+    /// [`Owner::completed`], perhaps before this returns. Pieces from the first without a page on are left out. May
+    /// sleep.
     pub fn submit(mut this: BioBox<T>, operation: Operation, hints: Hints, sector: u64) {
         this.as_mut().prepare(operation, hints, sector);
         // SAFETY: Nothing is moved out of what is pinned.
         let inner = unsafe { this.as_mut().get_unchecked_mut() };
         let bio = inner.bio.get();
         for piece in &inner.pieces {
+            let Some(page) = &piece.page else { break };
             // SAFETY: The bio was initialised with as many vectors as there can be pieces; the page is as `Page`
             // promises, and stays in `pieces` until the bio is done.
             unsafe {
                 bindings::__bio_add_page(
                     bio,
-                    piece.page.page().as_ptr(),
+                    page.page().as_ptr(),
                     u32::from(piece.len),
                     u32::from(piece.offset),
                 );

@@ -17,6 +17,11 @@ pub struct Finished<T: Owner> {
     owns: PhantomData<BioBox<T>>,
 }
 
+// SAFETY: It owns the bios in it, which may be sent, and adding and taking are atomic.
+unsafe impl<T: Owner> Send for Finished<T> {}
+// SAFETY: As above.
+unsafe impl<T: Owner> Sync for Finished<T> {}
+
 impl<T: Owner> Finished<T> {
     /// An empty list.
     pub const fn new() -> Self {
@@ -31,7 +36,7 @@ impl<T: Owner> Finished<T> {
         loop {
             // SAFETY: The bio is ours until the exchange below has put it into the list.
             unsafe { *(*bio).next.get() = newest };
-            match self.newest.compare_exchange_weak(newest, bio, Ordering::AcqRel, Ordering::Relaxed) {
+            match self.newest.compare_exchange_weak(newest, bio, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return newest.is_null(),
                 Err(now) => newest = now,
             }
@@ -41,7 +46,7 @@ impl<T: Owner> Finished<T> {
     /// Whether there is none.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.newest.load(Ordering::Relaxed).is_null()
+        self.newest.load(Ordering::SeqCst).is_null()
     }
 
     /// Takes all of them, in the order in which they came.

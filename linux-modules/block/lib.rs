@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`bdev`] | opening and measuring a block device |
 //! | [`bio`] | asking it for something |
+//! | `granted` | a frontend's pages as those of bios |
 //! | [`finished`] | bios that come back |
 //! | [`mq`] | being a disk: queues, requests, limits |
 //! | [`NoIo`] | memory for whoever has to have it before a disk works |
@@ -14,6 +15,7 @@
 pub mod bdev;
 pub mod bio;
 pub mod finished;
+mod granted;
 pub mod mq;
 mod noio;
 pub mod plug;

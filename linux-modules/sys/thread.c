@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
 #include "thread.h"
+#include <linux/cpumask.h>
 #include <linux/hrtimer.h>
+#include <linux/jiffies.h>
 #include <linux/kthread.h>
 #include <linux/sched.h>
 #include <linux/sched/task.h>
+#include <linux/workqueue.h>
 
 /*
  * Sleeps until somebody sets *woken and wakes this thread, or until a time (ktime_get, nanoseconds; U64_MAX for none).
@@ -35,6 +38,26 @@ void causeway_await_stop(void)
 		schedule();
 	}
 	__set_current_state(TASK_RUNNING);
+}
+
+u32 causeway_online_cpus(void)
+{
+	return num_online_cpus();
+}
+
+u64 causeway_ticks(void)
+{
+	return get_jiffies_64();
+}
+
+void causeway_cond_resched(void)
+{
+	cond_resched();
+}
+
+struct workqueue_struct *causeway_alloc_workqueue(const char *name)
+{
+	return alloc_workqueue("%s", WQ_UNBOUND, 0, name);
 }
 
 void causeway_get_task(struct task_struct *task)

@@ -6,9 +6,14 @@
 #include <linux/types.h>
 
 struct task_struct;
+struct workqueue_struct;
 
 void causeway_park(const u32 *woken, u64 until);
 void causeway_await_stop(void);
+u64 causeway_ticks(void);
+u32 causeway_online_cpus(void);
+void causeway_cond_resched(void);
+struct workqueue_struct *causeway_alloc_workqueue(const char *name);
 void causeway_get_task(struct task_struct *task);
 void causeway_put_task(struct task_struct *task);
 

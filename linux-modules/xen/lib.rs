@@ -31,6 +31,7 @@ pub mod param;
 pub mod sysfs;
 pub mod thread;
 pub mod work;
+pub mod workqueue;
 pub mod xenbus;
 
 pub use ring_proto::xen::{DomId, GrantRef, Port};

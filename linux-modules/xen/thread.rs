@@ -178,3 +178,26 @@ impl Drop for Thread {
         }
     }
 }
+
+/// The kernel's coarse clock, which costs nothing to read: its ticks since boot, [`HZ`] of them a second.
+#[inline]
+pub fn ticks() -> u64 {
+    // SAFETY: May be called by anyone at any time.
+    unsafe { sys::causeway_ticks() }
+}
+
+/// Ticks a second.
+pub const HZ: u64 = bindings::HZ as u64;
+
+/// Lets others run, if they have waited long enough. For a thread that goes on and on.
+#[inline]
+pub fn yield_if_needed() {
+    // SAFETY: The callers of this are threads, in code that may sleep.
+    unsafe { sys::causeway_cond_resched() };
+}
+
+/// How many CPUs can run threads now.
+pub fn online_cpus() -> u32 {
+    // SAFETY: Reads a number.
+    unsafe { sys::causeway_online_cpus() }
+}

@@ -98,6 +98,12 @@ impl Limits {
         self.bytes.set(rates.bytes);
     }
 
+    /// Whether there is any limit. When there is none, nobody needs to know the time.
+    #[inline]
+    pub fn any(&self) -> bool {
+        self.requests.per_second.load(Relaxed) | self.bytes.per_second.load(Relaxed) != 0
+    }
+
     /// Takes what one request of `bytes` costs.
     ///
     /// # Errors
@@ -133,6 +139,7 @@ mod tests {
     #[test]
     fn no_limit_never_waits() {
         let limits = Limits::default();
+        assert!(!limits.any());
         assert!((0..10_000).all(|_| limits.take(0, u64::MAX).is_ok()));
     }
 

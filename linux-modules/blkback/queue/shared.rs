@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a queue's thread, its interrupt, the ends of its bios and the control of its device share.
+
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use block::finished::Finished;
+use kernel::prelude::*;
+use kernel::sync::{new_spinlock_irq, Arc, SpinLockIrq};
+use ring_proto::blkif::{BackRing, Status, Tag};
+use xen::event::{Eoi, Handler, Line};
+use xen::map::MappedRing;
+use xen::thread::{ticks, Parker, HZ};
+
+use super::job::Job;
+use crate::params;
+use crate::statistics::Statistics;
+
+/// See above.
+#[pin_data]
+pub(crate) struct Shared {
+    /// The thread takes requests from it, and whoever ends one answers into it, each for a moment. `None` when the
+    /// queue has ended.
+    #[pin]
+    pub(super) ring: SpinLockIrq<Option<BackRing<MappedRing>>>,
+    pub(super) line: Arc<Line>,
+    pub(super) parker: Arc<Parker>,
+    /// Bios that are done, and not used again yet.
+    pub(super) finished: Finished<Job>,
+    /// The thread can do nothing before a bio is done.
+    pub(super) waits: AtomicBool,
+    /// The queue is to finish what it took, and end.
+    stop: AtomicBool,
+    /// It has ended.
+    pub(super) ended: AtomicBool,
+    /// It did so because the frontend broke the ring.
+    pub(super) broken: AtomicBool,
+    /// It is to look at what it could give back.
+    pub(super) tidy: AtomicBool,
+    /// No free pages are to be kept before this tick.
+    pub(super) squeeze_until: AtomicU64,
+    pub(crate) statistics: Statistics,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        ring: BackRing<MappedRing>,
+        line: Arc<Line>,
+        parker: Arc<Parker>,
+    ) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                ring <- new_spinlock_irq!(Some(ring), "blkback ring"),
+                line,
+                parker,
+                finished: Finished::new(),
+                waits: AtomicBool::new(false),
+                stop: AtomicBool::new(false),
+                ended: AtomicBool::new(false),
+                broken: AtomicBool::new(false),
+                tidy: AtomicBool::new(false),
+                squeeze_until: AtomicU64::new(0),
+                statistics: Statistics::default(),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Answers a request. In any context.
+    pub(super) fn answer(&self, tag: Tag, status: Status) {
+        let notify = {
+            let mut ring = self.ring.lock();
+            let Some(ring) = &mut *ring else { return };
+            // Each request that was taken is answered once, so there is room.
+            let _ = ring.push(tag, status);
+            ring.publish()
+        };
+        if notify {
+            self.line.notify();
+        }
+    }
+
+    /// Tells the queue to end.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.parker.wake();
+    }
+
+    pub(super) fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Whether the queue has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Whether it ended because the frontend broke the ring.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    /// Makes the queue give back what it has not used for long.
+    pub(crate) fn tidy(&self) {
+        self.tidy.store(true, Ordering::Relaxed);
+        self.parker.wake();
+    }
+
+    /// Makes the queue keep no free pages for a while.
+    pub(crate) fn squeeze(&self) {
+        let time = u64::from(params::buffer_squeeze_duration_ms()).saturating_mul(HZ) / 1000;
+        self.squeeze_until.store(ticks().saturating_add(time), Ordering::Relaxed);
+        self.parker.wake();
+    }
+
+    /// Makes the queue look at the disk's limits again.
+    pub(crate) fn wake(&self) {
+        self.parker.wake();
+    }
+}
+
+impl Handler for Shared {
+    fn event(&self, eoi: Eoi<'_>) {
+        eoi.defer();
+        self.parker.wake();
+    }
+}
