@@ -92,8 +92,8 @@ pub(crate) struct Queue {
     exclusive: bool,
     /// The next request waits for this moment.
     until: Option<u64>,
-    /// The next request has paid the disk's limits.
-    paid: bool,
+    /// For how many bytes the next request has paid the disk's limits.
+    paid: Option<u64>,
     /// The next request waits for the end of others.
     blocked: bool,
     /// A request was refused: slow down.
@@ -124,7 +124,7 @@ impl Queue {
             in_flight: 0,
             exclusive: false,
             until: None,
-            paid: false,
+            paid: None,
             blocked: false,
             refused: false,
             found: Found::Nothing,

@@ -101,14 +101,14 @@ impl Queue {
                 Err(bad) => Verdict::Refused(bad.problem.into()),
             };
             match verdict {
-                Verdict::Taken => self.paid = false,
+                Verdict::Taken => self.paid = None,
                 Verdict::Waits => {
                     // It was there before.
                     let _ = self.backlog.push_within_capacity(next);
                     return false;
                 }
                 Verdict::Refused(refusal) => {
-                    self.paid = false;
+                    self.paid = None;
                     let tag = match &next {
                         Ok(request) => request.tag(),
                         Err(BadRequest { tag, .. }) => *tag,
@@ -256,14 +256,17 @@ impl Queue {
         stopping: bool,
     ) -> core::result::Result<Option<BioBox<Job>>, Refusal> {
         let limits = &self.parts.disk.limits;
-        if !self.paid && !stopping && limits.any() {
+        if !stopping && limits.any() {
             let moves = !matches!(judged.kind, Kind::Discard { .. });
             let bytes = if moves { judged.sectors.saturating_mul(SECTOR_SIZE as u64) } else { 0 };
-            self.paid = true;
-            if let Err(until) = limits.take(now(), bytes) {
-                self.parts.shared.statistics.throttled.add(1);
-                self.until = Some(until);
-                return Ok(None);
+            // Its segments may have grown while it waited: those of an indirect request are read again.
+            if self.paid.is_none_or(|paid| paid < bytes) {
+                let paid = self.paid.replace(bytes).unwrap_or(0);
+                if let Err(until) = limits.take(now(), bytes.saturating_sub(paid)) {
+                    self.parts.shared.statistics.throttled.add(1);
+                    self.until = Some(until);
+                    return Ok(None);
+                }
             }
         }
         if self.staged.len() >= BATCH || !self.pages.batch_has_room(segments) {
