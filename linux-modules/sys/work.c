@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#include <linux/mm.h>
 #include <linux/sched/mm.h>
 
 #include "work.h"
@@ -22,4 +23,9 @@ unsigned int causeway_noio_save(void)
 void causeway_noio_restore(unsigned int flags)
 {
 	memalloc_noio_restore(flags);
+}
+
+struct page *causeway_page_of_address(const void *address)
+{
+	return virt_to_page(address);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Delayed work, and allocating without I/O. */
+/* Delayed work, allocating without I/O, and pages by their address. */
 #ifndef CAUSEWAY_WORK_H
 #define CAUSEWAY_WORK_H
 
@@ -9,5 +9,7 @@ void causeway_init_work(struct delayed_work *work, work_func_t run);
 void causeway_queue_work(struct delayed_work *work, u32 milliseconds);
 unsigned int causeway_noio_save(void);
 void causeway_noio_restore(unsigned int flags);
+
+struct page *causeway_page_of_address(const void *address);
 
 #endif

@@ -146,3 +146,21 @@ impl<T: Operations> Drop for Request<T> {
         unsafe { bindings::blk_mq_end_request(self.as_ptr(), Status::IO_ERROR.raw()) };
     }
 }
+
+// SAFETY: a request's bios keep their pages until it ends, and it ends only by its owner.
+unsafe impl<T: Operations> xen::grant::Lend for Request<T> {
+    #[inline]
+    fn for_each_page(
+        &self,
+        skip: u32,
+        mut each: impl FnMut(kernel::page::BorrowedPage<'_>, u32, u32) -> bool,
+    ) {
+        let mut cursor = self.cursor();
+        cursor.skip(skip as usize);
+        while let Some(segment) = cursor.next_segment() {
+            if !each(segment.page(), segment.offset(), segment.size()) {
+                return;
+            }
+        }
+    }
+}

@@ -8,6 +8,13 @@
 //!
 //! C header: [`include/xen/grant_table.h`](srctree/include/xen/grant_table.h)
 
+mod lent;
+mod page;
+mod pool;
 mod ring;
 
+pub use crate::map::Access;
+pub use lent::{Lend, Lent};
+pub use page::GrantedPage;
+pub use pool::GrantPool;
 pub use ring::GrantedRing;
