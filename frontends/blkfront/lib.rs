@@ -1,22 +1,175 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The block frontend.
+//! The block frontend: a disk of the block layer whose requests another domain serves.
+//!
+//! ```text
+//!  block layer ── queue_rq ──▶ Queue ── Link ── ring ──▶ backend
+//!       ▲                        │ ▲
+//!       └── Batch ◀── finish ◀───┘ └── event ◀────────── backend
+//!
+//!  xenwatch ── Vbd: handshake, connection and reconnection, resize, removal
+//! ```
+//!
+//! # Principles
+//!
+//! 1. **No answer is trusted.** One that was not asked for, came twice or names another operation ends the disk:
+//!    everything fails, and the log says why, once.
+//! 2. **Nothing that was acknowledged is lost, and nothing taken is forgotten.** When the backend goes and comes back,
+//!    or the domain was moved, what was not answered is asked for anew, in its order.
+//! 3. **Memory that a backend can touch is not given back.** A request ends when its pages are granted no more, or were
+//!    never granted because its data is copied.
+//! 4. **The data path allocates nothing.** A batch of requests is one publication and at most one doorbell; a batch of
+//!    answers is one round through the tags.
+//!
+//! # Where things are
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`vbd`] | a disk's part of the handshake, and its life |
+//! | [`disk`] | the disk as the block layer sees it |
+//! | [`queue`] | one hardware queue: what it was given, what waits, and its answers |
+//! | [`link`] | one queue's part of one connection: the ring, and the requests in it |
+//! | [`task`] | a request of the block layer, and how far it is |
+//! | [`pages`] | pages that the backend has grants of |
+//! | [`breach`] | how a backend breaks the protocol |
+//! | [`minors`], [`options`] | minor numbers in use, parameters of the module |
 #![forbid(unsafe_code)]
+
+mod breach;
+mod disk;
+mod link;
+mod minors;
+mod options;
+mod pages;
+mod queue;
+mod task;
+mod vbd;
+
+use block::mq::Major;
+use kernel::device::Core;
 use kernel::prelude::*;
+use kernel::sync::{Arc, SetOnce};
+use ring_proto::xenbus::vbd::{keys, LINUX_MAJOR};
+use ring_proto::xenbus::{End, State};
+use xen::work::Worker;
+use xen::xenbus::{Device, Driver, Next, Registration};
+
+use minors::Registry;
+use vbd::{Adder, Vbd};
 
 module! {
-    type: Module,
+    type: Blkfront,
     name: "causeway_blkfront",
     authors: ["Causeway"],
     description: "Block frontend of Xen's split-driver model",
     license: "GPL",
+    alias: ["xen:vbd", "xenblk", "block-major-202-*"],
+    params: {
+        max_indirect_segments: u32 {
+            default: 32,
+            description: "Most segments of an indirect request",
+        },
+        max_queues: u32 {
+            default: 4,
+            description: "Most hardware queues of a disk",
+        },
+        max_ring_page_order: u32 {
+            default: 0,
+            description: "Most pages of a ring, as a power of two",
+        },
+        trusted: bool {
+            default: true,
+            description: "Backends may see what lies beside the data of a request",
+        },
+        feature_persistent: bool {
+            default: true,
+            description: "Backends may keep pages mapped",
+        },
+    },
 }
 
-struct Module;
+/// The numbers of all disks; there from the module's beginning on.
+static REGISTRY: SetOnce<Arc<Registry>> = SetOnce::new();
 
-impl kernel::Module for Module {
-    fn init(_module: &'static ThisModule) -> Result<Self> {
-        pr_info!("page {} in a Xen domain: {}\n", ring_proto::shared::PAGE_SIZE, xen::in_domain());
-        Ok(Module)
+/// The module. Its disks go before the major number does.
+#[pin_data]
+struct Blkfront {
+    #[pin]
+    registration: Registration<Frontend>,
+    _major: Major,
+}
+
+impl kernel::InPlaceModule for Blkfront {
+    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            _: {
+                if !xen::in_domain() || !xen::has_pv_disk_devices() {
+                    Err(ENODEV)?;
+                }
+                REGISTRY.populate(Registry::new()?);
+            },
+            _major: Major::register(LINUX_MAJOR, c"xvd")?,
+            registration <- Registration::new(c"causeway_blkfront", module),
+        })
+    }
+}
+
+/// The driver, and its data of one disk: those that work for it go first.
+struct Frontend {
+    _adder: Worker<Adder>,
+    _carer: Worker<Vbd>,
+    vbd: Arc<Vbd>,
+}
+
+impl Frontend {
+    fn new(device: &Device<Core<'_>>) -> Result<Self> {
+        let own = device.directory()?;
+        // The firmware's CD-ROM drive stays the firmware's.
+        let kind = keys::DEVICE_TYPE.word(&mut &own).unwrap_or(Some("disk"));
+        if xen::is_hvm() && kind == Some("cdrom") {
+            return Err(ENODEV);
+        }
+        let registry = REGISTRY.as_ref().ok_or(ENODEV)?.clone();
+        let vbd = Vbd::new(device, registry)?;
+        let adder = Worker::new(Arc::new(Adder(vbd.clone()), GFP_KERNEL)?)?;
+        let carer = Worker::new(vbd.clone())?;
+        vbd.employ(carer.request().clone(), adder.request().clone());
+        Ok(Self { _adder: adder, _carer: carer, vbd })
+    }
+}
+
+impl Driver for Frontend {
+    type Data<'bound> = Self;
+
+    const END: End = End::Frontend;
+    const NAME: &'static CStr = c"causeway-vbd";
+    const DEVICE_TYPE: &'static CStr = c"vbd";
+
+    fn probe<'bound>(
+        device: &'bound Device<Core<'_>>,
+    ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
+        Self::new(device)
+    }
+
+    fn otherend_changed<'bound>(
+        device: &'bound Device<Core<'_>>,
+        this: Pin<&Self::Data<'bound>>,
+        state: State,
+    ) -> Next {
+        this.vbd.follow(device, state);
+        Next::Stay
+    }
+
+    fn unbind<'bound>(_device: &'bound Device<Core<'_>>, this: Pin<&Self::Data<'bound>>) {
+        this.vbd.remove();
+    }
+
+    fn resume<'bound>(device: &'bound Device<Core<'_>>, this: Pin<&Self::Data<'bound>>) -> Result {
+        this.vbd.resume(device);
+        Ok(())
+    }
+
+    fn is_ready<'bound>(_device: &'bound Device<Core<'_>>, this: Pin<&Self::Data<'bound>>) -> bool {
+        this.vbd.is_ready()
     }
 }

@@ -3,6 +3,7 @@
 //! The gendisk.
 
 use core::ptr::null_mut;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use kernel::bindings;
 use kernel::device::Device;
@@ -41,7 +42,7 @@ struct Attached<T: Operations> {
 pub struct Disk<T: Operations> {
     disk: *mut bindings::gendisk,
     tag_set: Arc<TagSet<T>>,
-    added: bool,
+    added: AtomicBool,
 }
 
 // SAFETY: a gendisk is bound to no thread.
@@ -92,7 +93,7 @@ impl<T: Operations> Disk<T> {
             &mut (*disk).disk_name
         };
         // INVARIANT: as set up above.
-        let this = Self { disk, tag_set, added: false };
+        let this = Self { disk, tag_set, added: AtomicBool::new(false) };
         let room = raw_name.len().saturating_sub(1);
         if name.is_empty() || name.len() > room {
             return Err(EINVAL);
@@ -111,7 +112,7 @@ impl<T: Operations> Disk<T> {
 
     /// The medium can be taken out. Only before [`add`](Self::add).
     pub fn set_removable(&mut self) {
-        if !self.added {
+        if !*self.added.get_mut() {
             // SAFETY: nobody sees the disk yet.
             unsafe { (*self.disk).flags |= bindings::GENHD_FL_REMOVABLE as i32 };
         }
@@ -123,16 +124,18 @@ impl<T: Operations> Disk<T> {
     /// # Errors
     ///
     /// When its name or numbers are taken, or memory is short.
-    pub fn add(&mut self, parent: &Device) -> Result {
-        if self.added {
+    pub fn add(&self, parent: &Device) -> Result {
+        if self.added.swap(true, Ordering::Relaxed) {
             return Err(EBUSY);
         }
         // A `Device` is the C structure, and nothing but it.
         let parent = core::ptr::from_ref(parent).cast_mut().cast::<bindings::device>();
         // SAFETY: the disk is complete, and the parent is a device that is registered.
-        to_result(unsafe { bindings::device_add_disk(parent, self.disk, null_mut()) })?;
-        self.added = true;
-        Ok(())
+        let result = to_result(unsafe { bindings::device_add_disk(parent, self.disk, null_mut()) });
+        if result.is_err() {
+            self.added.store(false, Ordering::Relaxed);
+        }
+        result
     }
 
     /// Sets the capacity in units of 512 bytes before the disk is added.
@@ -219,6 +222,14 @@ impl<T: Operations> Disk<T> {
         unsafe { sys::causeway_disable_discard((*self.disk).queue) };
     }
 
+    /// Leaves the disk as it is, for ever, and its module with it: the only way out when a request cannot end.
+    pub fn abandon(self: Arc<Self>) {
+        // SAFETY: by the invariant `fops` is the table of this disk, with the module that made it, which is still
+        // there as it calls this.
+        unsafe { bindings::__module_get((*(*self.disk).fops).owner) };
+        core::mem::forget(self);
+    }
+
     /// The queues and tags.
     pub fn tag_set(&self) -> &Arc<TagSet<T>> {
         &self.tag_set
@@ -231,7 +242,7 @@ impl<T: Operations> Drop for Disk<T> {
         // made with is put once. `free_disk` frees `Attached`, unless the disk was never added.
         unsafe {
             let attached = (*self.disk).private_data.cast::<Attached<T>>();
-            if self.added {
+            if *self.added.get_mut() {
                 bindings::del_gendisk(self.disk);
                 bindings::put_disk(self.disk);
             } else {

@@ -32,4 +32,4 @@ pub use limits::{Discard, Limits};
 pub use major::Major;
 pub use operations::{Operations, Refused};
 pub use request::{Operation, Request, Status};
-pub use tag_set::TagSet;
+pub use tag_set::{online_queues, TagSet};

@@ -114,6 +114,12 @@ impl<T: Operations> Request<T> {
         self.len() == 0
     }
 
+    /// Number of parts of its memory, each in one page without a gap.
+    #[inline]
+    pub fn segments(&self) -> u16 {
+        self.rq().nr_phys_segments
+    }
+
     /// The memory of a read or write, from its beginning. Empty for any other request.
     #[inline]
     pub fn cursor(&self) -> Cursor<'_> {

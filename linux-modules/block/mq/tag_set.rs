@@ -74,3 +74,9 @@ impl<T: Operations> PinnedDrop for TagSet<T> {
         unsafe { bindings::blk_mq_free_tag_set(self.inner.get()) };
     }
 }
+
+/// How many hardware queues there are CPUs for, of at most `max`.
+pub fn online_queues(max: u32) -> u32 {
+    // SAFETY: it counts CPUs.
+    unsafe { bindings::blk_mq_num_online_queues(max) }.max(1)
+}

@@ -35,8 +35,8 @@ pub struct Lent<L: Lend> {
 }
 
 impl GrantPool {
-    /// Grants the pages of `owner`, from byte `skip` on, to a domain: as many as `refs`, which is empty, has room for.
-    /// `each` is told of every grant, and of the bytes in its page.
+    /// Grants the pages of `owner`, from byte `skip` on, to a domain: at most `limit`, and as many as `refs` has room
+    /// for. `each` is told of every grant, and of the bytes in its page.
     ///
     /// # Errors
     ///
@@ -48,12 +48,13 @@ impl GrantPool {
         owner: L,
         skip: u32,
         mut refs: KVec<GrantRef>,
+        limit: usize,
         mut each: impl FnMut(GrantRef, u32, u32),
     ) -> Result<Lent<L>, (L, KVec<GrantRef>)> {
         refs.clear();
         let mut enough = true;
         owner.for_each_page(skip, |page, offset, len| {
-            if refs.len() == refs.capacity() {
+            if refs.len() >= limit.min(refs.capacity()) {
                 return false;
             }
             // SAFETY: The page is of `owner`, which is given away only after the grant has ended.
@@ -86,7 +87,10 @@ impl GrantPool {
     /// # Errors
     ///
     /// Gives it back as long as the peer has a page mapped.
-    pub fn take_back<L: Lend>(&mut self, mut lent: Lent<L>) -> Result<(L, KVec<GrantRef>), Lent<L>> {
+    pub fn take_back<L: Lend>(
+        &mut self,
+        mut lent: Lent<L>,
+    ) -> Result<(L, KVec<GrantRef>), Lent<L>> {
         while let Some(gref) = lent.refs.pop() {
             // SAFETY: By the type invariant it is a grant that has not ended.
             if !unsafe { self.end(gref) } {
