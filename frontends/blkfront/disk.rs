@@ -130,5 +130,9 @@ fn discards(discard: &Discard, logical: u32) -> block::mq::Discard {
     let Discard { granularity, alignment, secure } = *discard;
     let legal = granularity.is_power_of_two() && granularity >= logical;
     let granularity = if legal { granularity } else { logical };
-    block::mq::Discard { granularity, alignment: alignment % granularity, secure }
+    block::mq::Discard {
+        granularity,
+        alignment: alignment.checked_rem(granularity).unwrap_or(0),
+        secure,
+    }
 }

@@ -64,28 +64,6 @@ module! {
     description: "Block frontend of Xen's split-driver model",
     license: "GPL",
     alias: ["xen:vbd", "xenblk", "block-major-202-*"],
-    params: {
-        max_indirect_segments: u32 {
-            default: 32,
-            description: "Most segments of an indirect request",
-        },
-        max_queues: u32 {
-            default: 4,
-            description: "Most hardware queues of a disk",
-        },
-        max_ring_page_order: u32 {
-            default: 0,
-            description: "Most pages of a ring, as a power of two",
-        },
-        trusted: bool {
-            default: true,
-            description: "Backends may see what lies beside the data of a request",
-        },
-        feature_persistent: bool {
-            default: true,
-            description: "Backends may keep pages mapped",
-        },
-    },
 }
 
 /// The numbers of all disks; there from the module's beginning on.

@@ -12,7 +12,7 @@ use ring_proto::blkif::{
 use ring_proto::ring::RingError;
 use ring_proto::shared::{AsRegion, SharedMemory, PAGE_SIZE};
 use xen::event::Line;
-use xen::grant::{Access, GrantedPage, GrantedRing, Lent};
+use xen::grant::{Access, GrantedPage, GrantedRing, Lent, Terms};
 use xen::{DomId, GrantRef};
 
 use crate::breach::Breach;
@@ -43,6 +43,8 @@ pub(crate) struct Agreement {
     pub(crate) segments: u16,
     /// Data goes through pages of the driver's own.
     pub(crate) copy: bool,
+    /// What a page holds beside the data of a write is zeroed.
+    pub(crate) wipe: bool,
     pub(crate) flush: Option<Flush>,
     pub(crate) discard: bool,
     pub(crate) secure_discard: bool,
@@ -280,8 +282,14 @@ impl Link {
         for (index, page) in slot.pages.iter().enumerate() {
             let bytes = (task.left().saturating_sub(task.part) as usize).min(PAGE_SIZE);
             if write {
-                if let Some(part) = page.as_region().part(0, bytes) {
+                let page = page.as_region();
+                if let Some(part) = page.part(0, bytes) {
                     cursor.copy_to(part);
+                }
+                if self.agreement.wipe {
+                    for rest in (bytes..PAGE_SIZE).step_by(SECTOR_SIZE) {
+                        page.copy_in(rest, &[0; SECTOR_SIZE]);
+                    }
                 }
             }
             place.put(&slot.indirect, index, page.gref(), 0, bytes as u32);
@@ -307,23 +315,20 @@ impl Link {
             self.give_back(slot);
             return Pushed::Busy(request, task);
         }
-        let access = if op == RwOp::Read { Access::ReadWrite } else { Access::ReadOnly };
+        let terms = Terms {
+            to: self.agreement.peer,
+            access: if op == RwOp::Read { Access::ReadWrite } else { Access::ReadOnly },
+            skip: task.done,
+            pages: most,
+        };
         let refs = core::mem::take(&mut slot.refs);
         let (mut index, mut part, mut whole) = (0, 0, true);
-        let lent = self.pages.grants.lend(
-            self.agreement.peer,
-            access,
-            request,
-            task.done,
-            refs,
-            most,
-            |gref, offset, len| {
-                whole &= (offset | len) % SECTOR_SIZE as u32 == 0;
-                place.put(&slot.indirect, index, gref, offset, len);
-                index += 1;
-                part += len;
-            },
-        );
+        let lent = self.pages.grants.lend(&terms, request, refs, |gref, offset, len| {
+            whole &= (offset | len) % SECTOR_SIZE as u32 == 0;
+            place.put(&slot.indirect, index, gref, offset, len);
+            index += 1;
+            part += len;
+        });
         match lent {
             Ok(lent) if whole && index > 0 => {
                 task.part = part;

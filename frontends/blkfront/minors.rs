@@ -53,6 +53,9 @@ impl Minors {
 
 impl Drop for Minors {
     fn drop(&mut self) {
-        self.registry.taken.lock().retain(|other| *other != self.number);
+        let mut taken = self.registry.taken.lock();
+        if let Some(at) = taken.iter().position(|other| *other == self.number) {
+            let _ = taken.remove(at);
+        }
     }
 }

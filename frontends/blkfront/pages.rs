@@ -11,8 +11,8 @@ const REFILL: u16 = 32;
 
 /// Granted pages, the one used last on top: that is the one which the backend has mapped, and the cache has.
 ///
-/// A page that goes back to the pool still holds data. The backend may see it when the page is used for less than a
-/// whole page of other data: what it may see then is what this disk read or wrote before, and was its own to begin with.
+/// A page that goes back to the pool still holds data, and the backend may look at it: data that this disk read or wrote
+/// before, and that came from or went to this same backend. Nothing else is ever on these pages.
 pub(crate) struct Pages {
     free: KVec<GrantedPage>,
     /// References for pages that are granted for one request.

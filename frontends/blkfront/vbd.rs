@@ -31,6 +31,9 @@ use crate::minors::{Minors, Registry};
 use crate::options::Options;
 use crate::queue::{Phase, Queue};
 
+/// Most lines in the log that are about what a backend may do as often as it likes.
+const TELL: u32 = 100;
+
 /// How often pages that are not used are given back, in milliseconds.
 const TRIM: u32 = 10_000;
 
@@ -79,6 +82,8 @@ struct Control {
     limits: Option<Limits>,
     minors: Option<Minors>,
     stuck: KVec<Stuck>,
+    /// Lines that a backend has caused in the log, by going or by resizing: it could do so for ever.
+    told: u32,
     /// To have [`Vbd`] and [`Adder`] work. None before the workers are made, and once they are about to go.
     alarm: Option<Arc<work::Request<Vbd>>>,
     adder: Option<Arc<work::Request<Adder>>>,
@@ -143,6 +148,7 @@ impl Vbd {
             limits: None,
             minors: None,
             stuck: KVec::new(),
+            told: 0,
             alarm: None,
             adder: None,
         };
@@ -261,14 +267,18 @@ impl Vbd {
     /// Looks whether requests can be had back, and returns whether some cannot.
     fn release(&self, stuck: &mut KVec<Stuck>) -> bool {
         let set = self.control.lock().set.clone();
-        stuck.retain(|Stuck { queue, slots }| {
-            let queue = set.as_ref().and_then(|set| set.queues().get(*queue));
-            retry(slots, |request, task| {
-                if let Some(queue) = queue {
-                    queue.adopt(request, task);
+        for _ in 0..stuck.len() {
+            let Ok(Stuck { queue, mut slots }) = stuck.remove(0) else { break };
+            let owner = set.as_ref().and_then(|set| set.queues().get(queue));
+            let left = retry(&mut slots, |request, task| {
+                if let Some(owner) = owner {
+                    owner.adopt(request, task);
                 }
-            })
-        });
+            });
+            if left {
+                let _ = stuck.push_within_capacity(Stuck { queue, slots });
+            }
+        }
         !stuck.is_empty()
     }
 }
@@ -392,6 +402,7 @@ impl Control {
             handle: vbd.config.virtual_device as u16,
             segments: segments.unwrap_or(MAX_SEGMENTS as u16),
             copy: persistent || !trusted,
+            wipe: !trusted,
             flush,
             discard: geometry.discard.is_some(),
             secure_discard: geometry.discard.is_some_and(|discard| discard.secure),
@@ -445,9 +456,16 @@ impl Control {
         let (Some(disk), false) = (&self.disk, self.dead) else { return Ok(()) };
         let geometry = Geometry::read(&mut &device.otherend()?)?;
         if disk.resize(geometry.sectors)? {
-            dev_info!(device.as_ref(), "now {} sectors\n", geometry.sectors);
+            if self.may_tell() {
+                dev_info!(device.as_ref(), "now {} sectors\n", geometry.sectors);
+            }
         }
         Ok(())
+    }
+
+    fn may_tell(&mut self) -> bool {
+        self.told = self.told.saturating_add(1);
+        self.told <= TELL
     }
 
     /// Gives all rings up. What was not answered fails, or waits for the next connection.
@@ -475,7 +493,9 @@ impl Control {
         if let (Some(disk), false) = (&self.disk, self.quiesced) {
             disk.quiesce();
             self.quiesced = true;
-            dev_warn!(vbd.device.as_ref(), "waiting for the backend to come back\n");
+            if self.may_tell() {
+                dev_warn!(vbd.device.as_ref(), "waiting for the backend to come back\n");
+            }
         }
         self.disconnect(Phase::Away);
     }
@@ -545,6 +565,7 @@ impl work::Work for Vbd {
             let _ = control.frontend.enter(State::Closing);
         }
         let mut stuck = core::mem::take(&mut control.stuck);
+        let dead = control.dead;
         drop(control);
         let left = self.release(&mut stuck);
         if left {
@@ -555,7 +576,11 @@ impl work::Work for Vbd {
                 }
             }
         }
-        alarm.after(if left { RETRY } else { TRIM });
+        match (left, dead) {
+            (true, _) => alarm.after(RETRY),
+            (false, false) => alarm.after(TRIM),
+            (false, true) => {}
+        }
     }
 }
 

@@ -34,31 +34,41 @@ pub struct Lent<L: Lend> {
     refs: KVec<GrantRef>,
 }
 
+/// What is lent to whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// The peer.
+    pub to: DomId,
+    /// What it may do.
+    pub access: Access,
+    /// Bytes at the beginning that are left out.
+    pub skip: u32,
+    /// Most pages.
+    pub pages: usize,
+}
+
 impl GrantPool {
-    /// Grants the pages of `owner`, from byte `skip` on, to a domain: at most `limit`, and as many as `refs` has room
-    /// for. `each` is told of every grant, and of the bytes in its page.
+    /// Grants the pages of `owner`, as many of them as `refs` has room for. `each` is told of every grant, and of the
+    /// bytes in its page.
     ///
     /// # Errors
     ///
     /// Gives everything back when the references in the pool are too few. Nothing is granted then.
     pub fn lend<L: Lend>(
         &mut self,
-        to: DomId,
-        access: Access,
+        terms: &Terms,
         owner: L,
-        skip: u32,
         mut refs: KVec<GrantRef>,
-        limit: usize,
         mut each: impl FnMut(GrantRef, u32, u32),
     ) -> Result<Lent<L>, (L, KVec<GrantRef>)> {
         refs.clear();
         let mut enough = true;
-        owner.for_each_page(skip, |page, offset, len| {
-            if refs.len() >= limit.min(refs.capacity()) {
+        owner.for_each_page(terms.skip, |page, offset, len| {
+            if refs.len() >= terms.pages.min(refs.capacity()) {
                 return false;
             }
             // SAFETY: The page is of `owner`, which is given away only after the grant has ended.
-            match unsafe { self.grant(to, page.as_ptr(), access) } {
+            match unsafe { self.grant(terms.to, page.as_ptr(), terms.access) } {
                 Some(gref) => {
                     let _ = refs.push_within_capacity(gref);
                     each(gref, offset, len);

@@ -14,7 +14,7 @@ mod pool;
 mod ring;
 
 pub use crate::map::Access;
-pub use lent::{Lend, Lent};
+pub use lent::{Lend, Lent, Terms};
 pub use page::GrantedPage;
 pub use pool::GrantPool;
 pub use ring::GrantedRing;

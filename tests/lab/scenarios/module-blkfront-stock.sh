@@ -46,7 +46,7 @@ filesystem() {
 
 verify() {
     for job in '--rw=randwrite --bs=4k --iodepth=1' '--rw=randwrite --bs=4k --iodepth=32' \
-        '--rw=write --bs=128k --iodepth=8' '--rw=randwrite --bsrange=512-256k --bs_unaligned --iodepth=16'; do
+        '--rw=write --bs=128k --iodepth=8' '--rw=randwrite --bsrange=512-256k --iodepth=16'; do
         domu_must d1 "fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio $job --offset=64m --size=4m --verify=crc32c --fsync=64"
     done
     domu_must d1 'dd if=/dev/urandom of=/tmp/r bs=1M count=8 2>/dev/null && dd if=/tmp/r of=/dev/xvda bs=1M seek=100 conv=fsync 2>/dev/null && echo 3 >/proc/sys/vm/drop_caches && dd if=/dev/xvda bs=1M skip=100 count=8 2>/dev/null | cmp - /tmp/r'

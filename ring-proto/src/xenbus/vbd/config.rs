@@ -80,9 +80,10 @@ impl FrontendConfig {
     ///
     /// When xenstore cannot be read, or a key is missing or not legal.
     pub fn read<D: ReadDirectory>(own: &mut D) -> Result<Self, Error<D::Error>> {
-        Ok(Self {
-            virtual_device: keys::VIRTUAL_DEVICE.u32(own)?,
-            trusted: keys::TRUSTED.flag(own)?,
-        })
+        let virtual_device = match keys::VIRTUAL_DEVICE.optional_u32(own)? {
+            Some(number) => number,
+            None => keys::VIRTUAL_DEVICE_EXT.u32(own)?,
+        };
+        Ok(Self { virtual_device, trusted: keys::TRUSTED.flag(own)? })
     }
 }

@@ -83,8 +83,11 @@ keys! {
     INFO = Backend "info", Kind::U32, by Driver, absent Absent::Error, Xen:
         "bits: 1 CD-ROM, 2 removable, 4 read-only; others are ignored";
 
-    VIRTUAL_DEVICE = Frontend "virtual-device", Kind::U32, by Toolstack, absent Absent::Error, Xen:
+    VIRTUAL_DEVICE = Frontend "virtual-device", Kind::U32, by Toolstack,
+        absent Absent::As("`virtual-device-ext`"), Xen:
         "which disk this is to the guest, encoded as Xen's `vbd-interface` says";
+    VIRTUAL_DEVICE_EXT = Frontend "virtual-device-ext", Kind::U32, by Toolstack, absent Absent::Error, Linux:
+        "the same, where older frontends are not to see it";
     TRUSTED = Frontend "trusted", Kind::Flag, by Toolstack, absent Absent::Number(1), Xen:
         "0: the frontend shows the backend no page that holds anything else";
     NUM_QUEUES = Frontend "multi-queue-num-queues", POSITIVE, by Driver, absent Absent::Number(1), Xen:

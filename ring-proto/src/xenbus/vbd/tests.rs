@@ -224,7 +224,12 @@ fn every_key_of_the_toolstack_is_checked() {
         every_bad_value(&directory, key, missing_is_bad, bad, BackendConfig::read);
     }
     let frontend = stock_frontend();
-    every_bad_value(&frontend, "virtual-device", true, &["4294967296"], FrontendConfig::read);
+    let both = frontend.with("virtual-device-ext", b"268439552");
+    every_bad_value(&both, "virtual-device", false, &["4294967296"], FrontendConfig::read);
+    let extended = both.without("virtual-device");
+    every_bad_value(&extended, "virtual-device-ext", true, &["4294967296"], FrontendConfig::read);
+    let config = FrontendConfig::read(&mut extended.clone()).unwrap();
+    assert_eq!(config.virtual_device, 1 << 28 | 16 << 8);
     every_bad_value(&frontend, "trusted", false, &["2"], FrontendConfig::read);
 }
 
