@@ -73,7 +73,8 @@ const DOM0: Recipe = Recipe {
         "/usr/sbin/mke2fs",
         "/usr/sbin/resize2fs",
     ],
-    data: &["/etc/xen", "/usr/lib/xen-common/bin"],
+    // QEMU reads a keymap even where there is no display.
+    data: &["/etc/xen", "/usr/lib/xen-common/bin", "/usr/share/qemu/keymaps"],
     modules: &[
         "bridge",
         "dm-delay",

@@ -19,7 +19,7 @@ pub struct Scenario {
     pub limit: u64,
     /// `# dom0:`: how Dom0 runs.
     pub dom0: Dom0,
-    /// `# reports:`: the names of its checks, in any number of lines. Each has to come, once.
+    /// `# reports:`: the names of its checks, in any number of lines, with braces as in bash. Each has to come, once.
     pub reports: Vec<String>,
     /// `# tolerates:`: texts that excuse a line of a log that looks like an oops.
     pub tolerates: Vec<String>,
@@ -65,7 +65,7 @@ impl Scenario {
             } else if let Some(value) = line.strip_prefix("dom0:") {
                 scenario.dom0 = Dom0::from_str(value.trim(), true).map_err(anyhow::Error::msg)?;
             } else if let Some(value) = line.strip_prefix("reports:") {
-                scenario.reports.extend(value.split_whitespace().map(str::to_owned));
+                scenario.reports.extend(value.split_whitespace().flat_map(expand));
             } else if let Some(value) = line.strip_prefix("tolerates:") {
                 scenario.tolerates.push(value.trim().to_owned());
             }
@@ -152,6 +152,17 @@ fn is_oops(line: &str) -> bool {
         "rust_kernel: panicked",
     ];
     SIGNS.iter().any(|sign| line.contains(sign))
+}
+
+/// The words that a word with braces stands for: `a-{b,c}` for `a-b` and `a-c`.
+fn expand(word: &str) -> Vec<String> {
+    let Some((before, rest)) = word.split_once('{') else { return vec![word.to_owned()] };
+    let Some((choices, after)) = rest.split_once('}') else { return vec![word.to_owned()] };
+    let after = expand(after);
+    let all = choices
+        .split(',')
+        .flat_map(|choice| after.iter().map(move |after| format!("{before}{choice}{after}")));
+    all.collect()
 }
 
 #[cfg(test)]
