@@ -118,7 +118,9 @@ pair_discard() {
     domu_must d1 'dd if=/dev/urandom of=/dev/xvda bs=1M count=16 seek=40 oflag=direct 2>/dev/null'
     local before after
     before=$(du -k /disks/pair | cut -f1)
-    domu_must d1 'blkdiscard -o 40M -l 16M /dev/xvda && cmp -n 16777216 -i 41943040:0 /dev/xvda /dev/zero'
+    domu_must d1 'blkdiscard -q -o 40M -l 16M /dev/xvda'
+    expect_eq "what is in discarded sectors" \
+        "$(domu_run d1 'dd if=/dev/xvda bs=1M skip=40 count=16 iflag=direct 2>/dev/null | tr -d "\0" | wc -c')" 0
     after=$(du -k /disks/pair | cut -f1)
     [ $((before - after)) -ge 16384 ] || fail "the file had $before KiB and has $after: they were not discarded"
 }
