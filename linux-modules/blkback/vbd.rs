@@ -213,7 +213,7 @@ impl Vbd {
     /// The number by which the frontend knows the device: the last part of its directory's name.
     pub(crate) fn handle(&self) -> &str {
         let path = self.device.nodename().to_str().unwrap_or_default();
-        path.rsplit('/').next().unwrap_or_default()
+        path.rsplit_once('/').map_or(path, |(_, name)| name)
     }
 
     /// What people call the device: `xvda`.
