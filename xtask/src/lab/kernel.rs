@@ -25,9 +25,9 @@ const FETCH: &str = r#"
     mkdir -p "$stock" "$source"
     cd /tmp
     packages="linux-headers-$release linux-source-$series"
-    for part in linux-binary linux-modules; do packages+=" $part-$release"; done
+    for part in linux-base linux-binary linux-modules; do packages+=" $part-$release"; done
     apt-get -qq -o APT::Sandbox::User=root download $packages
-    for package in linux-headers-* linux-binary-* linux-modules-*; do dpkg-deb --extract "$package" "$stock"; done
+    for package in linux-headers-* linux-b* linux-modules-*; do dpkg-deb --extract "$package" "$stock"; done
     # modprobe looks in /lib.
     [ -e "$stock/lib" ] || ln -s usr/lib "$stock/lib"
     depmod -b "$stock" "$release"
@@ -87,11 +87,12 @@ impl Kernel {
             println!("fetching the stock kernel {release} and its source");
             command::run(&mut root.script(FETCH, &[release, &stock, &source]))?;
             fs::write(&chosen, release)?;
+            let kernel =
+                Self { release: release.to_owned(), stock: stock.clone(), kit: kit.clone() };
+            kernel.check_rust(root)?;
             fetched.set()?;
         }
-        let release = fs::read_to_string(&chosen)?;
-        let kernel = Self { release, stock, kit };
-        kernel.check_rust(root)?;
+        let kernel = Self { release: fs::read_to_string(&chosen)?, stock, kit };
         let made = Stamp::new("kit", format!("{} {}", kernel.release, versions::CC));
         if !made.is_current() {
             println!("making the kit for modules of {} (about 4 minutes)", kernel.release);
@@ -100,6 +101,7 @@ impl Kernel {
                 .context("the kit for kernel modules could not be made")?;
             made.set()?;
         }
+        kernel.unpack(root)?;
         Ok(kernel)
     }
 
@@ -120,8 +122,39 @@ impl Kernel {
         format!("{}/usr/lib/modules/{}/{name}", self.stock, self.release)
     }
 
-    /// The kernel as it boots.
-    pub fn image(&self, root: &Root) -> PathBuf {
-        root.outside(&self.file("vmlinuz"))
+    /// The kernel as it boots: unpacked, since an emulated processor takes seconds to do it at every boot of Dom0 and
+    /// of each DomU.
+    pub fn image(&self) -> PathBuf {
+        super::folder().join(format!("images/vmlinux-{}", self.release))
     }
+
+    /// Makes [`Kernel::image`]: the ELF file that `vmlinuz` carries, where its header says (the kernel's
+    /// `Documentation/arch/x86/boot.rst`).
+    fn unpack(&self, root: &Root) -> Result<()> {
+        let image = self.image();
+        if image.exists() {
+            return Ok(());
+        }
+        let packed = fs::read(root.outside(&self.file("vmlinuz")))?;
+        let payload = payload(&packed).context("the kernel is not a bzImage")?;
+        let part = super::folder().join("images/vmlinux.zst");
+        fs::create_dir_all(super::folder().join("images"))?;
+        fs::write(&part, payload)?;
+        let script = "zstd -q -d -c \"$1\" >\"$1.new\" && mv \"$1.new\" \"$2\"";
+        let words = [&part, &image].map(|path| path.display().to_string());
+        command::run(&mut root.script(script, &words.each_ref().map(String::as_str)))
+            .context("the kernel's payload is not zstd")?;
+        Ok(fs::remove_file(part)?)
+    }
+}
+
+/// What a bzImage carries, without the size that stands behind it.
+fn payload(image: &[u8]) -> Option<&[u8]> {
+    let word = |at: usize| -> Option<usize> {
+        let bytes = image.get(at..at + 4)?.try_into().ok()?;
+        usize::try_from(u32::from_le_bytes(bytes)).ok()
+    };
+    let sectors = usize::from(*image.get(0x1f1)?);
+    let begin = (sectors + 1) * 512 + word(0x248)?;
+    image.get(begin..begin + word(0x24c)?.checked_sub(4)?)
 }

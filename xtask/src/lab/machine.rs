@@ -31,6 +31,37 @@ pub enum Hypervisor {
 const CPU: &str = "EPYC,+svm,+npt,-smap,-monitor,-rdtscp,\
     -xsave,-xsaveopt,-xsavec,-xsaves,-xgetbv1,-avx,-avx2,-f16c,-fma";
 
+/// Words of Xen's command line. Mitigations against a malicious guest's timing are dear under emulation, and not what
+/// is tested.
+const XEN: &str = "console=com1 com1=115200,8n1 loglvl=warning guest_loglvl=warning \
+    dom0_mem=1536M,max:1536M dom0_max_vcpus=1 cpuidle=0 bootscrub=0 spec-ctrl=no";
+
+/// Words of every Linux' command line, for the same reason. `tests/lab/dom0/library/domu.sh` has them for DomUs.
+const LINUX: &str = "console=hvc0 loglevel=5 mitigations=off init_on_alloc=0 audit=0 lsm= nokaslr \
+    cryptomgr.notests nowatchdog";
+
+/// What drives the clock of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Clock {
+    /// The host's clock. Half the price, if the machine gets a processor when it wants one.
+    Host,
+    /// The instructions it runs, each a nanosecond, and no time at all when it waits: what else the host does changes
+    /// nothing, no limit is missed, and the ticks of three schedulers do not eat what little processor there is.
+    Instructions,
+}
+
+impl Clock {
+    /// More arguments for the emulator.
+    pub fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Host => &[],
+            Self::Instructions => {
+                &["-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm", "-seed", "7"]
+            }
+        }
+    }
+}
+
 /// What boots.
 pub struct Machine {
     /// The hypervisor as an ELF file.
@@ -58,10 +89,7 @@ impl Machine {
         qemu.args(["-display", "none"]);
         qemu.arg("-serial").arg("mon:stdio");
         qemu.arg("-serial").arg(format!("file:{}", report.display()));
-        let mut xen = String::from(
-            "console=com1 com1=115200,8n1 loglvl=warning guest_loglvl=warning \
-             dom0_mem=1536M,max:1536M dom0_max_vcpus=1 cpuidle=0",
-        );
+        let mut xen = String::from(XEN);
         if self.dom0 == Dom0::Pvh {
             qemu.args(["-device", "amd-iommu"]);
             xen += " dom0=pvh";
@@ -70,7 +98,7 @@ impl Machine {
         // The hypervisor's modules: each a file, a space and its command line.
         let (kernel, initrd) = (self.kernel.display(), self.initrd.display());
         let words = &self.words;
-        qemu.arg("-initrd").arg(format!("{kernel} console=hvc0 loglevel=5 {words},{initrd}"));
+        qemu.arg("-initrd").arg(format!("{kernel} {LINUX} {words},{initrd}"));
         qemu
     }
 }

@@ -142,7 +142,7 @@ impl Lab {
         overlay = vec![
             ("/init".into(), here.join("dom0/init")),
             ("/guest/initrd".into(), domu),
-            ("/guest/vmlinuz".into(), self.kernel.image(&self.root)),
+            ("/guest/vmlinux".into(), self.kernel.image()),
             ("/modules".into(), modules),
             ("/lab/scenarios".into(), here.join("scenarios")),
         ];

@@ -53,13 +53,18 @@ impl Root {
         Ok(Self::Folder(root))
     }
 
-    /// A command that runs in it.
+    /// A command that runs in it. It does not outlive the thread that starts it: a machine of a test that was killed
+    /// would go on using a processor.
     pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]);
         match self {
-            Self::Host => Command::new(program),
+            Self::Host => {
+                command.arg(program);
+                command
+            }
             Self::Folder(root) => {
-                let mut command = Command::new("unshare");
-                command.args(["--mount", "sh", "-ec", ENTER, "sh"]);
+                command.args(["unshare", "--mount", "sh", "-ec", ENTER, "sh"]);
                 command.arg(root).arg(command::workspace()).arg(folder());
                 command.env_clear();
                 command.envs([("PATH", "/usr/sbin:/usr/bin"), ("HOME", "/root"), ("LC_ALL", "C")]);

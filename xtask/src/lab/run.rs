@@ -12,7 +12,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use super::{Lab, machine::Machine, scenario::Scenario};
+use super::{
+    Lab,
+    machine::{Clock, Machine},
+    scenario::Scenario,
+};
 use crate::command;
 
 /// Seconds that a machine may take to boot, to write its logs and to power off, beside the scenario's own limit.
@@ -26,6 +30,9 @@ pub struct Options {
     /// How many machines run at a time.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
+    /// What drives the machines' clocks; by default instructions if this machine is busy, else its clock.
+    #[arg(long, value_enum)]
+    clock: Option<Clock>,
     /// Keep the logs of what passed, too.
     #[arg(long)]
     keep_logs: bool,
@@ -33,7 +40,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { filter: None, jobs: 2, keep_logs: false }
+        Self { filter: None, jobs: 2, clock: None, keep_logs: false }
     }
 }
 
@@ -55,15 +62,17 @@ pub fn run(options: &Options) -> Result<bool> {
     let initrd = lab.initrd(&out)?;
 
     let patience = patience();
+    let busy = if patience >= 3 { Clock::Instructions } else { Clock::Host };
+    let clock = options.clock.unwrap_or(busy);
     if patience > 1 {
-        println!("this machine is busy: time limits are {patience} times as long");
+        println!("this machine is busy: clock of {clock:?}, time limits {patience} times as long");
     }
     let queue = Mutex::new(scenarios.iter());
     let count = Mutex::new((0, 0));
     thread::scope(|scope| {
         let work = || {
             while let Some(scenario) = queue.lock().ok().and_then(|mut queue| queue.next()) {
-                let run = Run { lab: &lab, scenario, initrd: &initrd, out: &out, patience };
+                let run = Run { lab: &lab, scenario, initrd: &initrd, out: &out, clock, patience };
                 let results = run.judge(options.keep_logs);
                 let mut count = count.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 for (_, why) in &results {
@@ -94,6 +103,7 @@ struct Run<'a> {
     scenario: &'a Scenario,
     initrd: &'a Path,
     out: &'a Path,
+    clock: Clock,
     patience: u64,
 }
 
@@ -104,7 +114,8 @@ impl Run<'_> {
         let file = |kind: &str| self.out.join(format!("{name}.{kind}"));
         let (serial, report) = (file("serial.log"), file("report.log"));
         let start = Instant::now();
-        let ended = match self.boot(&serial, &report) {
+        let mut shown = Vec::new();
+        let ended = match self.boot(&serial, &report, &mut shown) {
             Ok(ended) => ended,
             Err(why) => format!("{why:#}"),
         };
@@ -114,9 +125,12 @@ impl Run<'_> {
         let results = self.scenario.judge(&text(&serial), &text(&report), &ended);
         let seconds = start.elapsed().as_secs();
         for (name, why) in &results {
-            match why {
-                None => println!("PASS {name}"),
-                Some(why) => println!("FAIL {name}: {why}"),
+            let line = match why {
+                None => format!("PASS {name}"),
+                Some(why) => format!("FAIL {name}: {why}"),
+            };
+            if !shown.iter().any(|shown| shown.trim_end() == line) {
+                println!("{line}");
             }
         }
         if results.iter().any(|(_, why)| why.is_some()) {
@@ -131,24 +145,33 @@ impl Run<'_> {
         results
     }
 
-    /// Runs the machine until it ends, or its time is up; says which.
-    fn boot(&self, serial: &Path, report: &Path) -> Result<String> {
+    /// Runs the machine until it ends, or its time is up; says which. Prints results as they come, and lists them.
+    fn boot(&self, serial: &Path, report: &Path, shown: &mut Vec<String>) -> Result<String> {
         let Scenario { name, limit, dom0, .. } = self.scenario;
+        // The machine's own limits are in its own time.
+        let patience = if self.clock == Clock::Host { self.patience } else { 1 };
         let machine = Machine {
             hypervisor: self.lab.xen.clone(),
-            kernel: self.lab.kernel.image(&self.lab.root),
+            kernel: self.lab.kernel.image(),
             initrd: self.initrd.to_path_buf(),
             dom0: *dom0,
-            words: format!("lab={name} lab_limit={limit} lab_patience={}", self.patience),
+            words: format!("lab={name} lab_limit={limit} lab_patience={patience}"),
         };
         File::create(report)?;
         let mut qemu = machine.command(&self.lab.root, report);
+        qemu.args(self.clock.arguments());
         let log = File::create(serial)?;
         qemu.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut qemu = Killed(qemu.spawn()?);
-        let limit = (limit + AROUND) * self.patience;
+        let slower = if self.clock == Clock::Host { 1 } else { 4 };
+        let limit = (limit + AROUND) * self.patience * slower;
         let end = Instant::now() + Duration::from_secs(limit);
         loop {
+            let text = fs::read(report).unwrap_or_default();
+            for line in results(&String::from_utf8_lossy(&text)).skip(shown.len()) {
+                println!("{line}");
+                shown.push(line.to_owned());
+            }
             if let Some(status) = qemu.0.try_wait()? {
                 return Ok(status.to_string());
             }
@@ -158,6 +181,13 @@ impl Run<'_> {
             thread::sleep(Duration::from_millis(200));
         }
     }
+}
+
+/// The lines of a report's first part that are complete and tell a result.
+fn results(report: &str) -> impl Iterator<Item = &str> {
+    let first = report.split("\n== ").next().unwrap_or_default();
+    let lines = first.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+    lines.map(str::trim_end).filter(|line| line.starts_with("PASS ") || line.starts_with("FAIL "))
 }
 
 /// A process that does not outlive its value.

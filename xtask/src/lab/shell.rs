@@ -34,7 +34,7 @@ pub fn run(options: &Options) -> Result<()> {
     let Hypervisor::Xen = options.hypervisor;
     let machine = Machine {
         hypervisor: lab.xen.clone(),
-        kernel: lab.kernel.image(&lab.root),
+        kernel: lab.kernel.image(),
         initrd: lab.initrd(&out)?,
         dom0: options.dom0,
         words: "lab=shell".into(),

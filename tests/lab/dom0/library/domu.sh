@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # DomUs: start, end, run commands in them.
 
+# What saves instructions in an emulated machine, and what makes logs better.
+domu_words="console=hvc0 loglevel=5 panic=-1 mitigations=off init_on_alloc=0 audit=0 lsm= nokaslr"
+domu_words+=" cryptomgr.notests nowatchdog"
+
 # domu_start NAME [KEY=VALUE...] [MODULES]: creates a PVH DomU on the stock kernel and waits until it takes commands.
 # Keys are those of xl.cfg (vcpus=2, memory=512, disk='["…"]'); a word without `=` is a list of modules that the DomU
 # loads before anything else, separated by commas: a name is a stock module, a path one of ours (/modules/…).
@@ -8,7 +12,7 @@ domu_start() {
     local name=$1 modules='' word config=/run/lab/$1.cfg
     shift
     declare -A keys=(
-        [type]='"pvh"' [kernel]='"/guest/vmlinuz"' [ramdisk]='"/guest/initrd"' [memory]=256 [vcpus]=1
+        [type]='"pvh"' [kernel]='"/guest/vmlinux"' [ramdisk]='"/guest/initrd"' [memory]=256 [vcpus]=1
         [tsc_mode]='"native"' [on_crash]='"preserve"' [on_poweroff]='"destroy"' [on_reboot]='"destroy"'
     )
     for word; do
@@ -16,7 +20,7 @@ domu_start() {
     done
     {
         echo "name = \"$name\""
-        echo "extra = \"console=hvc0 loglevel=5 panic=-1 lab_modules=$modules ${keys[extra]-}\""
+        echo "extra = \"$domu_words lab_modules=$modules ${keys[extra]-}\""
         unset 'keys[extra]'
         for word in "${!keys[@]}"; do echo "$word = ${keys[$word]}"; done
     } >"$config"
