@@ -158,8 +158,10 @@ impl Queue {
     ///
     /// When memory is short; nothing has changed then.
     pub(crate) fn move_waiting(&self, to: &Self) -> Result {
-        let count = self.inner.lock().waiting.len().saturating_add(to.inner.lock().waiting.len());
-        let mut room = KVec::with_capacity(count, GFP_KERNEL)?;
+        // One lock at a time.
+        let here = self.inner.lock().waiting.len();
+        let there = to.inner.lock().waiting.len();
+        let mut room = KVec::with_capacity(here.saturating_add(there), GFP_KERNEL)?;
         let mut moved = core::mem::take(&mut self.inner.lock().waiting);
         let mut inner = to.inner.lock();
         core::mem::swap(&mut room, &mut inner.waiting);
