@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use hypervisor_client::Client;
 use hypervisor_client::store::WatchEvent;
 use ring_proto::xen::Errno;
+use ring_proto::xenbus::vbd::keys;
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::claim::{Claim, Kind};
 use crate::device::{Context, Device, DeviceId, Progress};
 use crate::io::Waiter;
 use crate::options::Options;
@@ -68,8 +70,10 @@ pub fn run(client: Arc<dyn Client>, options: Options, stop: &Stop) -> Result<(),
     );
     let waker = wake.clone();
     let store = client.store()?;
-    let home = format!("/local/domain/{}/backend/vbd", client.domid().0);
-    store.watch(&home, token::OWN)?;
+    let home = format!("/local/domain/{}/backend", client.domid().0);
+    for kind in Kind::ALL {
+        store.watch(&format!("{home}/{kind}"), token::OWN)?;
+    }
     store.watch("@releaseDomain", token::DOMAINS)?;
     let context = Context {
         client,
@@ -82,15 +86,18 @@ pub fn run(client: Arc<dyn Client>, options: Options, stop: &Stop) -> Result<(),
         }),
         stopping: false,
     };
-    Control { context, home, devices: BTreeMap::new(), ending: Vec::new(), stop_at: None }
+    let (devices, taken) = (BTreeMap::new(), BTreeSet::new());
+    Control { context, home, devices, taken, ending: Vec::new(), stop_at: None }
         .serve(stop, &wake, &ended, stats)
 }
 
 struct Control {
     context: Context,
-    /// The directory of this domain's devices.
+    /// The directory of this domain's backends.
     home: String,
     devices: BTreeMap<DeviceId, Device>,
+    /// Devices that are named as this backend's, but the kernel takes them.
+    taken: BTreeSet<DeviceId>,
     /// Devices that were removed while their queues were at work.
     ending: Vec<Device>,
     /// When to end without the frontends' consent.
@@ -205,10 +212,8 @@ impl Control {
         match event.token.as_str() {
             token::OWN => {
                 let below = event.path.strip_prefix(&self.home).unwrap_or_default();
-                let mut names = below.trim_start_matches('/').split('/');
-                let id = device_id(names.next(), names.next());
-                match (id, names.next()) {
-                    (Some(id), Some(key)) if self.devices.contains_key(&id) => match key {
+                match DeviceId::parse(below) {
+                    Some((id, Some(key))) if self.devices.contains_key(&id) => match key {
                         "online" | "params" | "mode" | "state" => {
                             due.devices.insert(id);
                         }
@@ -222,10 +227,8 @@ impl Control {
             }
             token::DOMAINS => due.domains = true,
             frontend => {
-                let mut names = frontend.split('/');
-                if names.next() == Some(token::FRONTEND) {
-                    due.devices.extend(device_id(names.next(), names.next()));
-                }
+                let id = frontend.strip_prefix(token::FRONTEND).and_then(DeviceId::parse);
+                due.devices.extend(id.map(|(id, _)| id));
             }
         }
     }
@@ -259,23 +262,19 @@ impl Control {
 
     /// Compares the devices in xenstore with those known. Returns the new ones.
     fn list(&mut self) -> Result<Vec<DeviceId>, Error> {
-        let mut there = BTreeSet::new();
-        for frontend in self.children(&self.home) {
-            for device in self.children(&format!("{}/{frontend}", self.home)) {
-                there.extend(device_id(Some(&frontend), Some(&device)));
-            }
-        }
+        let there = self.there();
         let gone: Vec<_> = self.devices.keys().filter(|id| !there.contains(id)).copied().collect();
         for id in gone {
-            log::info!("vbd {}/{}: removed", id.frontend, id.device);
+            log::info!("{}: removed", id.name());
             self.forget(id);
         }
+        self.taken.retain(|id| there.contains(id));
         let mut new = Vec::new();
         for id in there {
-            if self.context.stopping || self.devices.contains_key(&id) {
+            if self.context.stopping || self.devices.contains_key(&id) || !self.claims(id) {
                 continue;
             }
-            let path = format!("{}/{}/{}", self.home, id.frontend, id.device);
+            let path = format!("{}/{id}", self.home);
             // A path that cannot be watched, or one watch too many, concerns this device only.
             let found = Device::found(id, path, &self.context.store).and_then(|device| {
                 let store = &self.context.store;
@@ -287,10 +286,44 @@ impl Control {
                     self.devices.insert(id, device);
                     new.push(id);
                 }
-                Err(error) => log::error!("vbd {}/{}: {error}", id.frontend, id.device),
+                Err(error) => log::error!("{}: {error}", id.name()),
             }
         }
         Ok(new)
+    }
+
+    /// The devices in xenstore, whoever serves them.
+    fn there(&self) -> BTreeSet<DeviceId> {
+        let mut there = BTreeSet::new();
+        for kind in Kind::ALL {
+            for frontend in self.children(&format!("{}/{kind}", self.home)) {
+                for device in self.children(&format!("{}/{kind}/{frontend}", self.home)) {
+                    let path = format!("{kind}/{frontend}/{device}");
+                    there.extend(DeviceId::parse(&path).map(|(id, _)| id));
+                }
+            }
+        }
+        there
+    }
+
+    /// Whether a device is this backend's.
+    fn claims(&mut self, id: DeviceId) -> bool {
+        let path = format!("{}/{id}", self.home);
+        let Context { store, client, .. } = &self.context;
+        let script = store.device(&path).text(keys::SCRIPT.name).unwrap_or_else(|error| {
+            log::error!("{}: {error}", id.name());
+            None
+        });
+        let claim =
+            Claim::of(id.kind, script.as_deref(), client.kernel_has_backend(id.kind.name()));
+        if claim == Claim::Taken && self.taken.insert(id) {
+            log::error!(
+                "{}: the kernel's block backend takes all of backend/{}; give the disk `backendtype=tap`",
+                id.name(),
+                id.kind
+            );
+        }
+        claim == Claim::Ours
     }
 
     /// Names of the nodes below a directory; none when it is not there.
@@ -315,9 +348,5 @@ impl Control {
 }
 
 fn frontend_token(id: DeviceId) -> String {
-    format!("{}/{}/{}", token::FRONTEND, id.frontend, id.device)
-}
-
-fn device_id(frontend: Option<&str>, device: Option<&str>) -> Option<DeviceId> {
-    Some(DeviceId { frontend: frontend?.parse().ok()?, device: device?.parse().ok()? })
+    format!("{}/{id}", token::FRONTEND)
 }

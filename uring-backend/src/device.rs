@@ -2,6 +2,7 @@
 
 //! One virtual block device: the handshake with its frontend, its image, and its queues.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,6 +18,7 @@ use ring_proto::xenbus::vbd::{
 };
 use ring_proto::xenbus::{self, Backend, BackendWork, State};
 
+use crate::claim::{Kind, UnknownFormat};
 use crate::image::{DiscardBy, Image, ImageError, OpenOptions};
 use crate::options::Options;
 use crate::queue::{Disk, Queue, QueueControl, QueueError, QueueParts};
@@ -30,11 +32,34 @@ const HELD_TIME: Duration = Duration::from_secs(2);
 /// How long to wait before the image is tried again, until then.
 const HELD_PAUSE: Duration = Duration::from_millis(20);
 
-/// Which device: its frontend's domain and its number.
+/// Which device: its kind, its frontend's domain and its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct DeviceId {
+    pub(crate) kind: Kind,
     pub(crate) frontend: u16,
     pub(crate) device: u32,
+}
+
+impl DeviceId {
+    /// How logs call it.
+    pub(crate) fn name(self) -> String {
+        format!("vbd {}/{}", self.frontend, self.device)
+    }
+
+    /// Takes apart a path below the directory of all backends, such as `vbd/5/51712/state`: the device, and what
+    /// stands below it. A slash may stand before.
+    pub(crate) fn parse(path: &str) -> Option<(Self, Option<&str>)> {
+        let mut names = path.trim_start_matches('/').splitn(4, '/');
+        let kind = Kind::from_name(names.next()?)?;
+        let (frontend, device) = (names.next()?.parse().ok()?, names.next()?.parse().ok()?);
+        Some((Self { kind, frontend, device }, names.next()))
+    }
+}
+
+impl fmt::Display for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.kind, self.frontend, self.device)
+    }
 }
 
 /// What every device of the backend needs.
@@ -53,6 +78,8 @@ pub(crate) struct Context {
 pub(crate) enum DeviceError {
     #[error(transparent)]
     Image(#[from] ImageError),
+    #[error(transparent)]
+    Format(#[from] UnknownFormat),
     #[error(transparent)]
     Hypervisor(#[from] hypervisor_client::Error),
     #[error(transparent)]
@@ -130,8 +157,8 @@ impl Device {
             None => format!("/local/domain/{}/device/vbd/{}", id.frontend, id.device),
         };
         let state = State::read(&mut own)?;
-        let name = format!("vbd {}/{}", id.frontend, id.device);
-        if state != State::Initialising && state != State::Unknown {
+        let name = id.name();
+        if !matches!(state, State::Initialising | State::Unknown | State::Closed) {
             log::info!("{name}: found {state}, as an earlier backend left it");
         }
         Ok(Self {
@@ -252,7 +279,8 @@ impl Device {
         let Options { queues, ring_order, segments, persistent, buffered, .. } = context.options;
         let mut own = context.store.device(&self.path);
         let config = BackendConfig::read(&mut own)?;
-        let path = own.text(keys::PARAMS.name)?.unwrap_or_default();
+        let params = own.text(keys::PARAMS.name)?.unwrap_or_default();
+        let path = self.id.kind.image(&params)?;
         let sector_size = match own.text(keys::SECTOR_SIZE.name)? {
             Some(_) => Some(keys::SECTOR_SIZE.u32(&mut own)?),
             None => context.options.sector_size,
@@ -260,8 +288,7 @@ impl Device {
         let read_only = config.read_only || config.cdrom;
         // What an earlier connection had open is not to be in this one's way.
         self.serving = None;
-        let image =
-            Image::open(Path::new(&path), OpenOptions { read_only, buffered, sector_size })?;
+        let image = Image::open(Path::new(path), OpenOptions { read_only, buffered, sector_size })?;
         if let Some(reason) = image.fallback() {
             log::warn!("{}: image {path}: no direct I/O: {reason}", self.name);
         }
@@ -445,7 +472,7 @@ impl Device {
 
     /// `error/backend/vbd/F/D/error`, below the backend domain's home.
     fn error_path(&self) -> String {
-        format!("error/backend/vbd/{}/{}/error", self.id.frontend, self.id.device)
+        format!("error/backend/{}/error", self.id)
     }
 
     /// Takes over limits that the toolstack changed.

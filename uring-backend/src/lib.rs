@@ -28,6 +28,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | `claim` | which devices in xenstore are this backend's |
 //! | `control`, `device` | devices in xenstore, their handshake, the start and end of queues |
 //! | `queue` | the event loop: `take` from the ring, `stage` by stage to the answer |
 //! | `request`, `pages` | a request's life, and how the frontend's pages are reached |
@@ -36,6 +37,7 @@
 //! | [`stats`], [`report`] | what is counted, and how it is shown |
 #![deny(unsafe_code)]
 
+mod claim;
 mod control;
 mod device;
 mod helper;

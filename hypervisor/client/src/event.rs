@@ -10,7 +10,7 @@ use crate::{Error, dev, hosted};
 /// One end of an interdomain event channel: a doorbell to ring, and a descriptor that is readable when the peer rang.
 /// Dropping it closes the port.
 ///
-/// A read of the descriptor on an io_uring waits until the peer rang; a plain read need not.
+/// The descriptor is to be waited for before it is read: a read need not wait until the peer rang.
 #[derive(Debug)]
 pub struct EventChannel {
     port: Port,
@@ -54,8 +54,7 @@ impl EventChannel {
         }
     }
 
-    /// How many bytes one read of the descriptor takes at most. An event loop reads that many to consume the event,
-    /// then calls [`rearm`](Self::rearm).
+    /// How many bytes one read of the descriptor takes. An event loop reads that many to consume the event.
     pub fn read_len(&self) -> usize {
         match &self.kind {
             Kind::Hosted(_) => 8,
@@ -63,15 +62,12 @@ impl EventChannel {
         }
     }
 
-    /// Lets the next event through after one was read from the descriptor. Without it there is none.
-    ///
-    /// # Errors
-    ///
-    /// When the channel is closed at the hypervisor.
-    pub fn rearm(&self) -> Result<(), Error> {
+    /// What an event loop writes to the descriptor after each event that it read, if anything: the driver masks the
+    /// channel when it delivers an event, and this lets the next one through. Events that came meanwhile are not lost.
+    pub fn rearm(&self) -> Option<[u8; 4]> {
         match &self.kind {
-            Kind::Hosted(_) => Ok(()),
-            Kind::Device(file) => file.rearm(),
+            Kind::Hosted(_) => None,
+            Kind::Device(file) => Some(file.rearm_bytes()),
         }
     }
 

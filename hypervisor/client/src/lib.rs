@@ -77,6 +77,11 @@ pub trait Client: Send + Sync {
     /// When there is no such port or it was allocated for another domain.
     fn bind_interdomain(&self, peer: DomId, port: Port) -> Result<EventChannel, Error>;
 
+    /// Whether the kernel of this domain has a backend for devices of this kind (`vbd`), which takes every one.
+    fn kernel_has_backend(&self, _kind: &str) -> bool {
+        false
+    }
+
     /// Opens a connection to xenstore with this domain's identity.
     ///
     /// # Errors

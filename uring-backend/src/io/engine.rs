@@ -20,6 +20,8 @@ pub(crate) enum Token {
     Source(Source),
     /// A doorbell could not be rung; `EAGAIN`: it was, and its owner has not looked. One that was has no completion.
     Doorbell,
+    /// The event channel could not be rearmed. One that was has no completion.
+    Rearm,
     /// Nothing that anybody waits for.
     Nothing,
 }
@@ -44,7 +46,18 @@ impl Token {
             Self::Source(source) => 1 << 32 | source as u64,
             Self::Doorbell => 2 << 32,
             Self::Nothing => 3 << 32,
+            Self::Rearm => 4 << 32,
         }
+    }
+
+    /// Whether it completes in any case.
+    fn is_awaited(self) -> bool {
+        !matches!(self, Self::Doorbell | Self::Rearm)
+    }
+
+    /// Whether it goes to the kernel now, not along with the next submission.
+    fn is_urgent(self) -> bool {
+        !matches!(self, Self::Source(_) | Self::Rearm)
     }
 
     fn unpack(data: u64) -> Self {
@@ -54,6 +67,7 @@ impl Token {
                 SOURCES.get(source as usize).map_or(Self::Nothing, |&it| Self::Source(it))
             }
             (2, _) => Self::Doorbell,
+            (4, _) => Self::Rearm,
             _ => Self::Nothing,
         }
     }
@@ -96,6 +110,8 @@ pub(crate) struct Descriptors {
     pub(crate) event: RawFd,
     /// How many bytes one read of it takes.
     pub(crate) event_len: usize,
+    /// What has to be written to it after each event. Such a one does not block.
+    pub(crate) rearm: Option<[u8; 4]>,
     /// Where eight bytes ring the peer's doorbell, if anywhere.
     pub(crate) doorbell: Option<RawFd>,
     /// The eventfd of the control thread.
@@ -157,6 +173,7 @@ pub(crate) struct Engine {
     vectors: Vec<Vector>,
     source_buffers: Box<[[u8; SOURCE_LEN]; SOURCES.len()]>,
     event_len: usize,
+    rearm: Option<Box<[u8; 4]>>,
     fixed: Option<FixedMemory>,
     /// Whether this kernel has vectored operations on fixed buffers (since 6.15).
     has_vector_fixed: bool,
@@ -170,6 +187,7 @@ pub(crate) struct Engine {
 impl Engine {
     /// An engine for `slots` requests. To be made on the thread that uses it.
     pub(crate) fn new(slots: u32, files: Descriptors) -> io::Result<Self> {
+        // For each slot one; for each source two; the doorbell and the rearming.
         let entries = (slots + 2 * SOURCES.len() as u32 + 2).next_power_of_two();
         let ring = IoUring::builder()
             .setup_single_issuer()
@@ -193,6 +211,7 @@ impl Engine {
             vectors: (0..slots).map(|_| Vector::default()).collect(),
             source_buffers: Box::new([[0; SOURCE_LEN]; SOURCES.len()]),
             event_len: files.event_len.clamp(1, SOURCE_LEN),
+            rearm: files.rearm.map(Box::new),
             fixed: None,
             has_vector_fixed: probe.is_supported(opcode::ReadvFixed::CODE)
                 && probe.is_supported(opcode::WritevFixed::CODE),
@@ -370,7 +389,28 @@ impl Engine {
         let Some(buffer) = self.source_buffers.get_mut(source as usize) else { return };
         let fd = types::Fixed(file::FIRST_SOURCE + source as u32);
         let entry = opcode::Read::new(fd, buffer.as_mut_ptr(), len as u32).build();
-        self.push(entry, Token::Source(source));
+        let token = Token::Source(source);
+        if source == Source::Event && self.rearm.is_some() {
+            // It does not block, so it is waited for first. The two make one completion between them: the read's, or
+            // that of a wait that failed.
+            let wait = opcode::PollAdd::new(fd, libc::POLLIN as u32).build();
+            self.push_unawaited(
+                wait.flags(squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS),
+                token,
+            );
+        }
+        self.push(entry, token);
+    }
+
+    /// Queues what lets the next event through, if the event channel needs that. It goes along with the next
+    /// submission: who does not wait yet needs no event.
+    pub(crate) fn rearm(&mut self) {
+        if let Some(port) = &self.rearm {
+            let fd = types::Fixed(file::FIRST_SOURCE + Source::Event as u32);
+            // It is over when it is submitted, because the descriptor does not block.
+            let entry = opcode::Write::new(fd, port.as_ptr(), port.len() as u32).build();
+            self.push_unawaited(entry.flags(squeue::Flags::SKIP_SUCCESS), Token::Rearm);
+        }
     }
 
     /// Queues ringing the peer's doorbell. Returns `false` when there is no descriptor for it.
@@ -384,21 +424,27 @@ impl Engine {
                 .rw_flags(libc::RWF_NOWAIT)
                 .build()
                 .flags(squeue::Flags::SKIP_SUCCESS);
-            self.push(entry, Token::Doorbell);
+            self.push_unawaited(entry, Token::Doorbell);
         }
         self.has_doorbell
     }
 
     #[inline]
     fn push(&mut self, entry: squeue::Entry, token: Token) {
+        self.outstanding += 1;
+        self.push_unawaited(entry, token);
+    }
+
+    /// Queues an operation that has no completion of its own when all is well.
+    #[inline]
+    fn push_unawaited(&mut self, entry: squeue::Entry, token: Token) {
         let entry = entry.user_data(token.pack());
         loop {
             // SAFETY: all that the entry points to is memory that the caller of `add` keeps, or the engine's own, and
             // lives until the completion (see the module's rules).
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
-                self.outstanding += u64::from(token != Token::Doorbell);
                 // A read of an event that has not come goes along with the next submission.
-                self.urgent |= !matches!(token, Token::Source(_));
+                self.urgent |= token.is_urgent();
                 return;
             }
             // The queue has an entry for each slot and source, so it is full only after a submission failed.
@@ -451,7 +497,7 @@ impl Engine {
     pub(crate) fn next(&mut self) -> Option<Completion> {
         let entry = self.ring.completion().next()?;
         let token = Token::unpack(entry.user_data());
-        self.outstanding -= u64::from(token != Token::Doorbell);
+        self.outstanding -= u64::from(token.is_awaited());
         Some(Completion { token, result: entry.result() })
     }
 }
@@ -524,6 +570,7 @@ mod tests {
                 buffered: image.as_raw_fd(),
                 event: event.as_raw_fd(),
                 event_len: 8,
+                rearm: None,
                 doorbell: Some(doorbell.as_raw_fd()),
                 control: control.as_raw_fd(),
                 helper: helper.as_raw_fd(),
@@ -541,7 +588,8 @@ mod tests {
     #[test]
     fn tokens_survive_packing() {
         let sources = SOURCES.map(Token::Source);
-        let others = [Token::Slot(0), Token::Slot(511), Token::Doorbell, Token::Nothing];
+        let others =
+            [Token::Slot(0), Token::Slot(511), Token::Doorbell, Token::Rearm, Token::Nothing];
         for token in sources.into_iter().chain(others) {
             assert_eq!(Token::unpack(token.pack()), token);
         }

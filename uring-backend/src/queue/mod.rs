@@ -168,6 +168,7 @@ impl Queue {
             buffered: image.buffered().as_raw_fd(),
             event: parts.channel.as_fd().as_raw_fd(),
             event_len: parts.channel.read_len(),
+            rearm: parts.channel.rearm(),
             doorbell: parts.channel.doorbell_fd(),
             control: parts.control.wake.as_raw_fd(),
             helper: helper_wake.as_raw_fd(),
@@ -246,10 +247,7 @@ impl Queue {
                         let error = std::io::Error::from_raw_os_error(-result);
                         return Err(system("reading the event channel")(error));
                     }
-                    if self.parts.channel.doorbell_fd().is_none() {
-                        self.parts.stats.other_syscalls.add(1);
-                    }
-                    self.parts.channel.rearm()?;
+                    self.engine.rearm();
                     self.engine.read(Source::Event);
                 }
                 Token::Source(Source::Control) => {
@@ -271,6 +269,10 @@ impl Queue {
                 Token::Doorbell => {
                     let error = std::io::Error::from_raw_os_error(result.saturating_abs());
                     return Err(system("ringing the doorbell")(error));
+                }
+                Token::Rearm => {
+                    let error = std::io::Error::from_raw_os_error(result.saturating_abs());
+                    return Err(system("rearming the event channel")(error));
                 }
                 Token::Nothing => {}
             }

@@ -45,7 +45,9 @@ impl EventFile {
         request: u64,
         mut argument: Argument,
     ) -> Result<(Port, Self), BindError> {
-        let file = super::open(directory, "evtchn").map_err(BindError::Open)?;
+        // On an io_uring, a read or write of a file that waits goes to a worker thread whether it has to wait or not:
+        // this driver has no other way to say that it would.
+        let file = super::open(directory, "evtchn", libc::O_NONBLOCK).map_err(BindError::Open)?;
         let port = Port(ioctl(&file, request, &mut argument).map_err(BindError::Bind)?);
         Ok((port, Self { file, port }))
     }
@@ -58,10 +60,8 @@ impl EventFile {
     }
 
     /// Writing the port unmasks it, which the driver masked when it delivered the event.
-    pub(crate) fn rearm(&self) -> Result<(), Error> {
-        (&self.file)
-            .write_all(&self.port.0.to_ne_bytes())
-            .map_err(|error| self.failed("unmask", error))
+    pub(crate) fn rearm_bytes(&self) -> [u8; 4] {
+        self.port.0.to_ne_bytes()
     }
 
     pub(crate) fn wait(&self, timeout: Option<Duration>) -> Result<bool, Error> {
@@ -79,7 +79,9 @@ impl EventFile {
         }
         let mut port = [0; 4];
         (&self.file).read_exact(&mut port).map_err(|error| self.failed("read", error))?;
-        self.rearm()?;
+        (&self.file)
+            .write_all(&self.rearm_bytes())
+            .map_err(|error| self.failed("unmask", error))?;
         Ok(true)
     }
 

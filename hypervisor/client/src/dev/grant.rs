@@ -39,7 +39,7 @@ pub(crate) struct MappedPages {
 
 impl Files {
     pub fn open(directory: &Path) -> Result<Self, Error> {
-        let open = |name| super::open(directory, name).map(Arc::new);
+        let open = |name| super::open(directory, name, 0).map(Arc::new);
         Ok(Self { gntalloc: open("gntalloc")?, gntdev: open("gntdev")? })
     }
 

@@ -8,6 +8,7 @@ mod grant;
 mod ioctl;
 
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use ring_proto::xen::{DomId, GrantRef, Port};
@@ -80,17 +81,36 @@ impl Client for DeviceClient {
         Ok(EventChannel::new(port, Kind::Device(file)))
     }
 
+    fn kernel_has_backend(&self, kind: &str) -> bool {
+        has_backend(Path::new("/sys/bus/xen-backend"), kind)
+    }
+
     fn store(&self) -> Result<Store, Error> {
         Store::connect(self.directory.join("xenbus"))
     }
 }
 
-/// Opens one of the drivers.
-fn open(directory: &Path, name: &str) -> Result<File, Error> {
+/// Whether a driver of the bus bears the name of this kind of device, or one is bound to a device of this kind (called
+/// `vbd-5-51712`), whatever its name is.
+fn has_backend(bus: &Path, kind: &str) -> bool {
+    if bus.join("drivers").join(kind).exists() {
+        return true;
+    }
+    let Ok(devices) = std::fs::read_dir(bus.join("devices")) else { return false };
+    devices.flatten().any(|device| {
+        let name = device.file_name();
+        let of_kind = name.to_str().and_then(|name| name.strip_prefix(kind));
+        of_kind.is_some_and(|rest| rest.starts_with('-')) && device.path().join("driver").exists()
+    })
+}
+
+/// Opens one of the drivers, with more flags of `open`.
+fn open(directory: &Path, name: &str, flags: i32) -> Result<File, Error> {
     let path = directory.join(name);
     File::options()
         .read(true)
         .write(true)
+        .custom_flags(flags)
         .open(&path)
         .map_err(|source| Error::Io { operation: format!("open {}", path.display()), source })
 }
@@ -98,6 +118,18 @@ fn open(directory: &Path, name: &str) -> Result<File, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn backends_of_the_kernel_are_seen_by_name_or_by_what_they_hold() {
+        let bus = tempfile::tempdir().unwrap();
+        assert!(!has_backend(bus.path(), "vbd"), "no bus");
+        std::fs::create_dir_all(bus.path().join("devices/vbd3-1-51712/driver")).unwrap();
+        std::fs::create_dir_all(bus.path().join("devices/vbd-1-51712")).unwrap();
+        std::fs::create_dir_all(bus.path().join("drivers/vif")).unwrap();
+        assert!(!has_backend(bus.path(), "vbd"), "none that is bound");
+        std::fs::create_dir(bus.path().join("devices/vbd-1-51712/driver")).unwrap();
+        assert!(has_backend(bus.path(), "vbd") && has_backend(bus.path(), "vif"));
+    }
 
     #[test]
     fn a_missing_driver_is_named() {

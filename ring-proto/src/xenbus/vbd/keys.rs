@@ -17,11 +17,13 @@ const POSITIVE: Kind = Kind::Number { min: 1, max: u32::MAX as u64 };
 keys! {
     MODE = Backend "mode", Kind::Word(&["r", "w"]), by Toolstack, absent Absent::Error, Xen:
         "whether the frontend may only read, or also write";
-    TYPE = Backend "type", Kind::Text("`file`, `phy`, `tap`, `qdisk`"), by Toolstack,
+    TYPE = Backend "type", Kind::Text("`file`, `phy`, `vbd3`, `qdisk`"), by Toolstack,
         absent Absent::As("the backend finds out"), Xen:
         "what `params` names";
     PARAMS = Backend "params", Kind::Text("path"), by Toolstack, absent Absent::Error, Xen:
         "the image or block device";
+    SCRIPT = Backend "script", Kind::Text("path"), by Toolstack, absent Absent::As("none"), Linux:
+        "what the toolstack runs when the backend is at `InitWait`, and when it is `Closed`";
     PHYSICAL_DEVICE = Backend "physical-device", Kind::Text("MAJOR:MINOR, hexadecimal"), by Toolstack,
         absent Absent::As("none"), Xen:
         "the block device, written by the hotplug script for the kernel's backend";
