@@ -51,8 +51,8 @@ pub enum Error {
     },
 }
 
-/// Serves all block devices whose backend is this domain, until `stop` says to end. Then it answers what it has taken,
-/// closes each device, and returns. What goes wrong with one device is logged and concerns only that one.
+/// Serves the block devices of this domain that are its own, until `stop` says to end. Then it answers what it has
+/// taken, closes each device (or leaves it to the next backend, with [`Options::state`]), and returns. What goes wrong with one device is logged and concerns only that one.
 ///
 /// # Errors
 ///
@@ -62,6 +62,10 @@ pub fn run(client: Arc<dyn Client>, options: Options, stop: &Stop) -> Result<(),
         let operation = operation.to_owned();
         move |source| Error::Io { operation, source }
     };
+    if let Some(state) = &options.state {
+        let operation = format!("making the folder {}", state.display());
+        std::fs::create_dir_all(state).map_err(io_error(&operation))?;
+    }
     let stats = options.stats.as_deref().map(StatsSocket::bind).transpose()?;
     let (sender, ended) = mpsc::channel();
     let wake: Arc<OwnedFd> = Arc::new(
@@ -146,12 +150,22 @@ impl Control {
                 self.note(&event, &mut due);
                 busy = number == EVENTS;
             }
-            busy |= self.work(&mut due)?;
+            if self.leaves() {
+                // What the next backend is to find stays as it is.
+                due = Due::default();
+                self.devices.retain(|_, device| device.draining() && device.is_ending());
+            } else {
+                busy |= self.work(&mut due)?;
+            }
             self.ending.retain_mut(Device::is_ending);
             if self.context.stopping && self.devices.is_empty() && self.ending.is_empty() {
                 return Ok(());
             }
             if self.stop_at.is_some_and(|at| Instant::now() >= at) {
+                if self.leaves() {
+                    log::warn!("what takes so long is left for the next backend to do again");
+                    return Ok(());
+                }
                 for device in self.devices.values_mut() {
                     device.abandon(&self.context);
                 }
@@ -186,6 +200,11 @@ impl Control {
                 }
             }
         }
+    }
+
+    /// Whether this backend is to end, and another one to go on with its connections.
+    fn leaves(&self) -> bool {
+        self.context.stopping && self.context.options.state.is_some()
     }
 
     /// How long to wait at most.
@@ -276,7 +295,7 @@ impl Control {
             }
             let path = format!("{}/{id}", self.home);
             // A path that cannot be watched, or one watch too many, concerns this device only.
-            let found = Device::found(id, path, &self.context.store).and_then(|device| {
+            let found = Device::found(id, path, &self.context).and_then(|device| {
                 let store = &self.context.store;
                 store.watch(&device.frontend_state_path(), &frontend_token(id))?;
                 Ok(device)

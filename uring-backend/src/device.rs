@@ -11,17 +11,19 @@ use std::time::{Duration, Instant};
 
 use hypervisor_client::store::Store;
 use hypervisor_client::{Access, Client, Error, Mapping};
+use ring_proto::blkif::MAX_INDIRECT_SEGMENTS;
 use ring_proto::blkif::limits::{Limits, Rates};
 use ring_proto::xen::{DomId, Errno, GrantRef};
 use ring_proto::xenbus::vbd::{
-    BackendConfig, BackendFeatures, Connection, Discard, Geometry, keys,
+    BackendConfig, BackendFeatures, Connection, Discard, Geometry, MAX_QUEUES, keys,
 };
 use ring_proto::xenbus::{self, Backend, BackendWork, State};
 
 use crate::claim::{Kind, UnknownFormat};
 use crate::image::{DiscardBy, Image, ImageError, OpenOptions};
+use crate::journal::{self, Identity};
 use crate::options::Options;
-use crate::queue::{Disk, Queue, QueueControl, QueueError, QueueParts};
+use crate::queue::{Disk, JournalPart, Queue, QueueControl, QueueError, QueueParts};
 use crate::report::DiskReport;
 use crate::stats::QueueStats;
 
@@ -132,6 +134,8 @@ pub(crate) struct Device {
     path: String,
     frontend_path: String,
     handshake: Backend,
+    /// An earlier backend served it, and this one is to go on with the same rings.
+    resumes: bool,
     serving: Option<Serving>,
     queues: Vec<QueueThread>,
     /// A page of a ring, until the connection is closed, to find out whether the frontend's domain is still there.
@@ -150,8 +154,12 @@ pub(crate) struct Device {
 
 impl Device {
     /// Takes over the device in the backend's directory `path`, in whatever state it is.
-    pub(crate) fn found(id: DeviceId, path: String, store: &Store) -> Result<Self, DeviceError> {
-        let mut own = store.device(&path);
+    pub(crate) fn found(
+        id: DeviceId,
+        path: String,
+        context: &Context,
+    ) -> Result<Self, DeviceError> {
+        let mut own = context.store.device(&path);
         let frontend_path = match own.text(xenbus::keys::FRONTEND.name)? {
             Some(path) => path,
             None => format!("/local/domain/{}/device/vbd/{}", id.frontend, id.device),
@@ -166,7 +174,11 @@ impl Device {
             name,
             path,
             frontend_path,
-            handshake: Backend::found(state),
+            handshake: match context.options.state {
+                Some(_) => Backend::resumed(state),
+                None => Backend::found(state),
+            },
+            resumes: context.options.state.is_some() && state == State::Connected,
             serving: None,
             queues: Vec::new(),
             ring_page: None,
@@ -228,6 +240,9 @@ impl Device {
                 read => read?,
             };
             self.reap()?;
+            if std::mem::take(&mut self.resumes) {
+                self.resume(context, frontend, online)?;
+            }
             let step = self.handshake.next(frontend, online)?;
             match step.work {
                 BackendWork::Advertise => {
@@ -268,15 +283,89 @@ impl Device {
         log::debug!("{}: {to}", self.name);
         match to {
             State::Connected => self.complaint = None,
-            State::Closed => (self.frontend_gone, self.ring_page) = (false, None),
+            State::Closed => {
+                (self.frontend_gone, self.ring_page) = (false, None);
+                self.forget_journals(context);
+            }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Goes on where an earlier backend ended, if all is as that left it; else its connection is closed.
+    fn resume(
+        &mut self,
+        context: &Context,
+        frontend: State,
+        online: bool,
+    ) -> Result<(), DeviceError> {
+        if online && frontend == State::Connected {
+            self.stuck = true;
+            let offered = BackendFeatures::read(&mut context.store.device(&self.path));
+            let offered = offered.map_err(DeviceError::from);
+            match offered.and_then(|offered| self.take_over(context, offered)) {
+                Ok(()) => {
+                    (self.stuck, self.held) = (false, None);
+                    self.forget_complaint(context);
+                    return Ok(());
+                }
+                // Its last I/O is not over. Nothing may overtake that.
+                Err(error @ DeviceError::Image(ImageError::InUse { .. })) => {
+                    self.resumes = true;
+                    return Err(error);
+                }
+                Err(error) => log::error!("{}: cannot go on: {error}", self.name),
+            }
+            self.stuck = false;
+            self.draining();
+        }
+        self.handshake = Backend::found(State::Connected);
+        Ok(())
+    }
+
+    /// Serves the rings that an earlier backend served, which `offered` so much.
+    fn take_over(
+        &mut self,
+        context: &Context,
+        offered: BackendFeatures,
+    ) -> Result<(), DeviceError> {
+        let before = context.store.device(&self.path).text(keys::SECTORS.name)?;
+        self.open(context, offered)?;
+        self.start(context, true)?;
+        let Some(serving) = &self.serving else { return Ok(()) };
+        if before != Some(serving.geometry.sectors.to_string()) {
+            let mut own = context.store.device(&self.path);
+            serving.geometry.write(&mut own)?;
+            State::Connected.write(&mut own)?;
         }
         Ok(())
     }
 
     /// Opens the image and publishes what can be done with it.
     fn advertise(&mut self, context: &Context) -> Result<(), DeviceError> {
-        let Options { queues, ring_order, segments, persistent, buffered, .. } = context.options;
+        let Options { queues, ring_order, segments, persistent, .. } = context.options;
+        let offered = BackendFeatures {
+            max_queues: queues,
+            max_ring_page_order: ring_order,
+            max_indirect_segments: segments.into(),
+            persistent: persistent > 0,
+            flush_cache: true,
+            barrier: true,
+        };
+        self.open(context, offered)?;
+        let Some(serving) = &self.serving else { return Ok(()) };
+        let mut own = context.store.device(&self.path);
+        offered.write(&mut own)?;
+        serving.geometry.write(&mut own)?;
+        let direct = u8::from(serving.disk.image.direct().is_some());
+        xenbus::WriteDirectory::write(&mut own, "direct-io", format_args!("{direct}"))?;
+        self.forget_complaint(context);
+        Ok(())
+    }
+
+    /// Opens the image, to offer so much of it.
+    fn open(&mut self, context: &Context, offered: BackendFeatures) -> Result<(), DeviceError> {
+        let buffered = context.options.buffered;
         let mut own = context.store.device(&self.path);
         let config = BackendConfig::read(&mut own)?;
         let params = own.text(keys::PARAMS.name)?.unwrap_or_default();
@@ -292,14 +381,6 @@ impl Device {
         if let Some(reason) = image.fallback() {
             log::warn!("{}: image {path}: no direct I/O: {reason}", self.name);
         }
-        let offered = BackendFeatures {
-            max_queues: queues,
-            max_ring_page_order: ring_order,
-            max_indirect_segments: segments.into(),
-            persistent: persistent > 0,
-            flush_cache: true,
-            barrier: true,
-        };
         let discard = image.discard().filter(|_| config.discard);
         let geometry = Geometry {
             sectors: image.sectors()?,
@@ -314,10 +395,6 @@ impl Device {
                 secure: discard.by == DiscardBy::Ioctl { secure: true },
             }),
         };
-        offered.write(&mut own)?;
-        geometry.write(&mut own)?;
-        let direct = u8::from(image.direct().is_some());
-        xenbus::WriteDirectory::write(&mut own, "direct-io", format_args!("{direct}"))?;
         log::info!("{}: serves {path}, {} MiB", self.name, geometry.sectors / 2048);
         let disk = Disk {
             name: self.name.clone(),
@@ -328,7 +405,6 @@ impl Device {
             clock: Instant::now(),
         };
         self.serving = Some(Serving { disk: Arc::new(disk), offered, geometry });
-        self.forget_complaint(context);
         Ok(())
     }
 
@@ -337,6 +413,11 @@ impl Device {
         if self.serving.is_none() {
             self.advertise(context)?;
         }
+        self.start(context, false)
+    }
+
+    /// Maps what the frontend published and starts the queues: on new rings, or to `resume` those of an earlier backend.
+    fn start(&mut self, context: &Context, resume: bool) -> Result<(), DeviceError> {
         let Some(serving) = &self.serving else { return Ok(()) };
         let mut peer = context.store.device(&self.frontend_path);
         let connection = Connection::read(&mut peer, &serving.offered)?;
@@ -353,13 +434,19 @@ impl Device {
                 peer: domain,
                 channel: context.client.bind_interdomain(domain, queue.port)?,
                 abi: settings.abi,
-                max_indirect: context.options.segments,
+                max_indirect: u16::try_from(serving.offered.max_indirect_segments)
+                    .unwrap_or(MAX_INDIRECT_SEGMENTS),
                 persistent: persistent.then_some(context.options.persistent),
                 poll: context.options.poll(),
                 control: Arc::new(
                     QueueControl::new().map_err(|source| DeviceError::Thread { number, source })?,
                 ),
                 stats: Arc::new(QueueStats::default()),
+                journal: context.options.state.as_deref().map(|directory| JournalPart {
+                    path: journal::path(directory, self.id, number),
+                    identity: Identity::of(queue, settings.abi),
+                    resume,
+                }),
             };
             queues.push((ring, part));
         }
@@ -447,6 +534,18 @@ impl Device {
         if !self.stuck && self.handshake.enter(State::Closing).is_ok() {
             if let Err(error) = State::Closing.write(&mut context.store.device(&self.path)) {
                 log::error!("{}: {error}", self.name);
+            }
+        }
+    }
+
+    /// Removes what was noted of a connection that is over.
+    fn forget_journals(&self, context: &Context) {
+        let Some(directory) = &context.options.state else { return };
+        for queue in 0..MAX_QUEUES {
+            let removed = std::fs::remove_file(journal::path(directory, self.id, queue));
+            if removed.is_err() {
+                // There are no more: their numbers are in order.
+                break;
             }
         }
     }

@@ -32,6 +32,7 @@
 //! | `control`, `device` | devices in xenstore, their handshake, the start and end of queues |
 //! | `queue` | the event loop: `take` from the ring, `stage` by stage to the answer |
 //! | `request`, `pages` | a request's life, and how the frontend's pages are reached |
+//! | `journal` | what is under way, for the backend that comes after this one |
 //! | `io` | the io_uring and the memory that it reaches; all `unsafe` but the promise that a slot's pages stay |
 //! | [`image`] | opening, locking, measuring an image |
 //! | [`stats`], [`report`] | what is counted, and how it is shown |
@@ -43,6 +44,7 @@ mod device;
 mod helper;
 pub mod image;
 mod io;
+mod journal;
 mod options;
 mod pages;
 mod poll;

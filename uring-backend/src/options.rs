@@ -44,6 +44,11 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub check: u64,
 
+    /// Note in this folder what is under way: a backend that is started again, after it was stopped or killed, goes on
+    /// where it ended, and no guest notices
+    #[arg(long, value_name = "FOLDER")]
+    pub state: Option<PathBuf>,
+
     /// Serve statistics on this Unix socket, as HTTP: /metrics (Prometheus), /json, /table
     #[arg(long, value_name = "SOCKET")]
     pub stats: Option<PathBuf>,
@@ -60,6 +65,7 @@ impl Default for Options {
             buffered: false,
             sector_size: None,
             check: 2,
+            state: None,
             stats: None,
         }
     }

@@ -11,6 +11,7 @@
 
 use ring_proto::blkif::{Operation, Request, RwOp, SECTOR_SIZE, Segment, Status, Tag};
 
+use crate::journal::Entry;
 use crate::pages::Place;
 
 /// What a request does, as its queue sees it.
@@ -99,6 +100,8 @@ pub(crate) struct Job {
     pub(crate) taken_at: u64,
     /// Whether the disk's limits have its price already.
     pub(crate) paid: bool,
+    /// Where the journal has it, if there is one.
+    pub(crate) entry: Option<Entry>,
 }
 
 impl Job {
@@ -130,7 +133,8 @@ pub(crate) struct Slot {
 impl Default for Slot {
     fn default() -> Self {
         let tag = Tag { id: 0, operation: Operation::Read as u8 };
-        let job = Job { tag, kind: Kind::Read, offset: 0, len: 0, taken_at: 0, paid: false };
+        let job =
+            Job { tag, kind: Kind::Read, offset: 0, len: 0, taken_at: 0, paid: false, entry: None };
         Self { job, stage: Stage::Transfer, done: 0, status: Status::Okay, placed: Vec::new() }
     }
 }

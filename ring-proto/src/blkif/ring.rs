@@ -46,11 +46,31 @@ impl<M: SharedMemory> BackRing<M> {
     ///
     /// As [`ring::BackRing::attach`].
     pub fn attach(memory: M, abi: Abi, max_indirect: u16) -> Result<Self, RingError> {
+        Self::resume(memory, abi, max_indirect, 0)
+    }
+
+    /// Takes it from an earlier backend that took `unanswered` requests which it did not answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`ring::BackRing::resume`].
+    pub fn resume(
+        memory: M,
+        abi: Abi,
+        max_indirect: u16,
+        unanswered: u32,
+    ) -> Result<Self, RingError> {
         let ring = match abi {
-            Abi::X86_64 => Back::X86_64(ring::BackRing::attach(memory)?),
-            Abi::X86_32 => Back::X86_32(ring::BackRing::attach(memory)?),
+            Abi::X86_64 => Back::X86_64(ring::BackRing::resume(memory, unanswered)?),
+            Abi::X86_32 => Back::X86_32(ring::BackRing::resume(memory, unanswered)?),
         };
         Ok(Self { ring, max_indirect })
+    }
+
+    /// The index of the next response.
+    #[inline]
+    pub fn next_response(&self) -> u32 {
+        either!(Back, &self.ring, |ring| ring.next_response())
     }
 
     /// Number of slots.
@@ -82,11 +102,30 @@ impl<M: SharedMemory> BackRing<M> {
     /// As [`available`](Self::available); the ring can be used no more then.
     #[inline]
     pub fn pop(&mut self) -> Result<Option<Result<Request, BadRequest>>, RingError> {
-        let slot: Option<RawRequest> = match &mut self.ring {
+        Ok(self.pop_raw()?.map(|slot| self.check(&slot)))
+    }
+
+    /// Takes the next request as it is, to be [checked](Self::check).
+    ///
+    /// # Errors
+    ///
+    /// As [`pop`](Self::pop).
+    #[inline]
+    pub fn pop_raw(&mut self) -> Result<Option<RawRequest>, RingError> {
+        Ok(match &mut self.ring {
             Back::X86_64(ring) => ring.pop()?,
             Back::X86_32(ring) => ring.pop()?.map(Into::into),
-        };
-        Ok(slot.map(|slot| slot.check(self.max_indirect)))
+        })
+    }
+
+    /// What a slot asks for, if that is legal.
+    ///
+    /// # Errors
+    ///
+    /// How to refuse it.
+    #[inline]
+    pub fn check(&self, slot: &RawRequest) -> Result<Request, BadRequest> {
+        slot.check(self.max_indirect)
     }
 
     /// Answers the request of this tag. The frontend sees it after [`publish`](Self::publish).

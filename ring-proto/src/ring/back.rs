@@ -38,20 +38,41 @@ impl<M: SharedMemory, Req: Wire, Rsp: Wire> BackRing<M, Req, Rsp> {
     /// [`RingError::TooSmall`] when not even one slot fits, [`RingError::Overflow`] when the indices in the ring are
     /// further apart than it has slots.
     pub fn attach(memory: M) -> Result<Self, RingError> {
+        Self::resume(memory, 0)
+    }
+
+    /// Takes the backend's end of a ring from an earlier backend that took `unanswered` requests which it did not
+    /// answer, in whatever order. Their slots may hold answers by now: what they asked for, this backend has to know from
+    /// elsewhere. It may answer each, and takes the next request after them.
+    ///
+    /// # Errors
+    ///
+    /// As [`attach`](Self::attach).
+    pub fn resume(memory: M, unanswered: u32) -> Result<Self, RingError> {
         let len = memory.len();
         let size = slots::<Req, Rsp>(len).ok_or(RingError::TooSmall { len })?;
-        let index = memory.load_acquire(header::RSP_PROD);
+        let answered = memory.load_acquire(header::RSP_PROD);
+        let taken = answered.wrapping_add(unanswered);
         let mut ring = Self {
             memory,
             mask: size - 1,
-            req_cons: index,
-            req_seen: index,
-            rsp_prod: index,
-            rsp_published: index,
+            req_cons: taken,
+            req_seen: taken,
+            rsp_prod: answered,
+            rsp_published: answered,
             slot: PhantomData,
         };
+        if unanswered > size {
+            return Err(RingError::Overflow { producer: taken, consumer: answered, limit: size });
+        }
         ring.available()?;
         Ok(ring)
+    }
+
+    /// The index of the next response.
+    #[inline]
+    pub fn next_response(&self) -> u32 {
+        self.rsp_prod
     }
 
     /// Number of slots.

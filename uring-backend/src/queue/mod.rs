@@ -7,13 +7,14 @@
 //! completions. Between two passes the queue looks for more work for a while, then sleeps in that same call.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hypervisor_client::{Client, EventChannel, Mapping};
 use ring_proto::blkif::limits::Limits;
-use ring_proto::blkif::{Abi, BackRing, Disk as DiskRules, Segment};
+use ring_proto::blkif::{Abi, BackRing, Disk as DiskRules, RawRequest, Segment};
 use ring_proto::ring::RingError;
 use ring_proto::xen::DomId;
 use rustix::event::{EventfdFlags, eventfd};
@@ -21,6 +22,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::helper::Helper;
 use crate::image::Image;
 use crate::io::{Completion, Descriptors, Engine, Source, Token};
+use crate::journal::{Entry, Identity, Journal};
 use crate::pages::PeerPages;
 use crate::poll::{Polling, nanos};
 use crate::request::{Job, Slot};
@@ -78,6 +80,9 @@ pub(crate) enum QueueError {
     /// The frontend broke the ring.
     #[error("the frontend broke the ring: {0}")]
     Ring(#[from] RingError),
+    /// What an earlier backend noted is of another ring.
+    #[error("the journal is of another connection")]
+    Journal,
     /// The hypervisor failed.
     #[error(transparent)]
     Hypervisor(#[from] hypervisor_client::Error),
@@ -113,6 +118,17 @@ pub(crate) struct QueueParts {
     pub(crate) poll: Duration,
     pub(crate) control: Arc<QueueControl>,
     pub(crate) stats: Arc<QueueStats>,
+    /// Where what is under way is noted, if anywhere.
+    pub(crate) journal: Option<JournalPart>,
+}
+
+/// The journal of a queue that is about to start.
+#[derive(Debug)]
+pub(crate) struct JournalPart {
+    pub(crate) path: PathBuf,
+    pub(crate) identity: Identity,
+    /// Whether to go on with what is in it.
+    pub(crate) resume: bool,
 }
 
 /// A request that was taken and cannot begin yet. Its segments are those in [`Queue::segments`].
@@ -126,6 +142,9 @@ struct Parked {
 pub(crate) struct Queue {
     engine: Engine,
     ring: BackRing<Mapping>,
+    journal: Option<Journal>,
+    /// What an earlier backend took and did not answer.
+    again: Vec<(Entry, RawRequest)>,
     pages: PeerPages,
     slots: Vec<Slot>,
     /// Slots that are free. The one freed last is used first.
@@ -157,8 +176,28 @@ pub(crate) struct Queue {
 impl Queue {
     /// A queue for the ring in `pages`. To be made on the thread that runs it.
     pub(crate) fn new(pages: Mapping, parts: QueueParts) -> Result<Self, QueueError> {
-        let ring = BackRing::attach(pages, parts.abi, parts.max_indirect)?;
+        let mut ring = BackRing::attach(pages, parts.abi, parts.max_indirect)?;
         let slots = ring.size();
+        let (mut journal, mut again) = (None, Vec::new());
+        match &parts.journal {
+            Some(JournalPart { path, identity, resume: true }) => {
+                let found = Journal::reopen(path, *identity, slots, ring.next_response())
+                    .map_err(system("opening the journal"))?;
+                let (reopened, under_way) = found.ok_or(QueueError::Journal)?;
+                let memory = ring.into_memory();
+                let count = under_way.len() as u32;
+                ring = BackRing::resume(memory, parts.abi, parts.max_indirect, count)?;
+                (journal, again) = (Some(reopened), under_way);
+            }
+            Some(JournalPart { path, identity, resume: false }) => {
+                match Journal::create(path, *identity, slots) {
+                    Ok(created) => journal = Some(created),
+                    // The disk is served all the same.
+                    Err(error) => log::error!("{}: {error}", path.display()),
+                }
+            }
+            None => {}
+        }
         let helper_wake = Arc::new(
             eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| system("eventfd")(error.into()))?,
         );
@@ -181,6 +220,8 @@ impl Queue {
         Ok(Self {
             engine,
             ring,
+            journal,
+            again,
             pages,
             slots: (0..slots).map(|_| Slot::default()).collect(),
             free: (0..slots).rev().collect(),
@@ -206,6 +247,12 @@ impl Queue {
     pub(crate) fn run(&mut self) -> Result<(), QueueError> {
         self.engine.read(Source::Event);
         self.engine.read(Source::Control);
+        if self.parts.journal.as_ref().is_some_and(|journal| journal.resume) {
+            let (disk, queue) = (&self.parts.disk.name, self.parts.number);
+            log::info!("{disk} queue {queue}: goes on, with {} requests", self.again.len());
+            // The last answers may have been published, and the doorbell not rung.
+            self.parts.channel.notify()?;
+        }
         loop {
             self.now = nanos(self.clock.elapsed());
             let completed = self.complete()?;
@@ -221,7 +268,11 @@ impl Queue {
                 self.parts.stats.batches.add(1);
                 self.parts.stats.in_flight.set(self.in_flight() as u64);
             }
-            if self.draining && self.in_flight() == 0 && self.parked.is_none() {
+            if self.draining
+                && self.in_flight() == 0
+                && self.parked.is_none()
+                && self.again.is_empty()
+            {
                 self.enter(false, None)?;
                 return Ok(());
             }
@@ -287,7 +338,11 @@ impl Queue {
         }
         self.unpublished = 0;
         let stats = &self.parts.stats;
-        if !self.ring.publish() {
+        let doorbell = self.ring.publish();
+        if let Some(journal) = &mut self.journal {
+            journal.published();
+        }
+        if !doorbell {
             stats.doorbells_saved.add(1);
             return Ok(());
         }

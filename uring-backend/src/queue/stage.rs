@@ -5,13 +5,14 @@
 use std::io;
 
 use hypervisor_client::CopyDirection;
-use ring_proto::blkif::Status;
+use ring_proto::blkif::{Status, Tag};
 
 use super::take::log_seldom;
 use super::{Queue, QueueError, system};
 use crate::helper::{DiscardJob, Helper};
 use crate::image::DiscardBy;
 use crate::io::{Direction, ImageFile, Source};
+use crate::journal::Entry;
 use crate::request::{Job, Kind, Stage};
 
 /// How a discard is done.
@@ -225,7 +226,21 @@ impl Queue {
             }
         }
         stats.latency.record(self.now.saturating_sub(job.taken_at));
-        self.ring.push(job.tag, status)?;
+        self.push(job.tag, job.entry, status)
+    }
+
+    /// Writes a response. The frontend sees it when it is published.
+    pub(super) fn push(
+        &mut self,
+        tag: Tag,
+        entry: Option<Entry>,
+        status: Status,
+    ) -> Result<(), QueueError> {
+        let index = self.ring.next_response();
+        self.ring.push(tag, status)?;
+        if let (Some(journal), Some(entry)) = (&mut self.journal, entry) {
+            journal.answered(entry, index);
+        }
         self.unpublished += 1;
         Ok(())
     }

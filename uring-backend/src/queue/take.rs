@@ -7,11 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hypervisor_client::CopyDirection;
-use ring_proto::blkif::{Operation, Problem, Request, SECTOR_SIZE, Segments, Status, Tag};
+use ring_proto::blkif::{
+    Operation, Problem, RawRequest, Request, SECTOR_SIZE, Segments, Status, Tag,
+};
 use ring_proto::xen::{Errno, GrantRef};
 
 use super::{Parked, Queue, QueueError};
 use crate::image::DiscardBy;
+use crate::journal::Entry;
 use crate::pages::{BadIndirect, Place};
 use crate::request::{Job, Kind, Placed};
 
@@ -47,20 +50,20 @@ impl Queue {
                     break;
                 }
                 Some(parked) => parked.job,
-                None if self.draining => break,
+                None if self.draining && self.again.is_empty() => break,
                 None => {
-                    let Some(request) = self.ring.pop()? else { break };
+                    let Some((entry, request)) = self.next_request()? else { break };
                     moved = true;
-                    let judged = match request {
+                    let judged = match self.ring.check(&request) {
                         Ok(request) => {
                             self.judge(&request).map_err(|refusal| (request.tag(), refusal))
                         }
                         Err(bad) => Err((bad.tag, Refusal::Problem(bad.problem))),
                     };
                     match judged {
-                        Ok(job) => job,
+                        Ok(job) => Job { entry, ..job },
                         Err((tag, refusal)) => {
-                            self.refuse(tag, &refusal)?;
+                            self.refuse(tag, entry, &refusal)?;
                             continue;
                         }
                     }
@@ -72,6 +75,18 @@ impl Queue {
             }
         }
         Ok(moved)
+    }
+
+    /// The next request: first what an earlier backend took and did not answer, then what is on the ring.
+    #[inline]
+    fn next_request(&mut self) -> Result<Option<(Option<Entry>, RawRequest)>, QueueError> {
+        if let Some((entry, request)) = self.again.pop() {
+            return Ok(Some((Some(entry), request)));
+        }
+        let Some(request) = self.ring.pop_raw()? else { return Ok(None) };
+        // An entry for each slot: there is one.
+        let entry = self.journal.as_mut().and_then(|journal| journal.taken(&request));
+        Ok(Some((entry, request)))
     }
 
     /// Checks a request against the disk. The segments of a read or write are in `self.segments` afterwards.
@@ -118,6 +133,7 @@ impl Queue {
             len: sectors * SECTOR_SIZE as u64,
             taken_at: self.now,
             paid: false,
+            entry: None,
         })
     }
 
@@ -235,7 +251,12 @@ impl Queue {
     }
 
     /// Answers a request that was not legal.
-    fn refuse(&mut self, tag: Tag, refusal: &Refusal) -> Result<(), QueueError> {
+    fn refuse(
+        &mut self,
+        tag: Tag,
+        entry: Option<Entry>,
+        refusal: &Refusal,
+    ) -> Result<(), QueueError> {
         let status = match refusal {
             Refusal::Problem(problem) => problem.status(),
             Refusal::NotGranted(..) => Status::Error,
@@ -245,9 +266,7 @@ impl Queue {
         log_seldom(self.parts.stats.refused.get(), || {
             log::warn!("{disk} queue {queue}: refused request {:#x}: {refusal}", tag.id);
         });
-        self.ring.push(tag, status)?;
-        self.unpublished += 1;
-        Ok(())
+        self.push(tag, entry, status)
     }
 }
 

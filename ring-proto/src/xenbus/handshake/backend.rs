@@ -43,6 +43,15 @@ impl Backend {
         Self { state, used: false, stale }
     }
 
+    /// A backend that goes on where a former life of it, which left `state`, ended: with the same rings and event
+    /// channels, so that the frontend notices nothing. As [`found`](Self::found) in a state that cannot be gone on with.
+    pub const fn resumed(state: State) -> Self {
+        match state {
+            State::InitWait | State::Connected => Self { state, used: false, stale: false },
+            _ => Self::found(state),
+        }
+    }
+
     /// Its state.
     pub const fn state(&self) -> State {
         self.state
