@@ -31,7 +31,7 @@
 //! | `claim` | which devices in xenstore are this backend's |
 //! | `control`, `device` | devices in xenstore, their handshake, the start and end of queues |
 //! | `queue` | the event loop: `take` from the ring, `stage` by stage to the answer |
-//! | `request`, `pages` | a request's life, and how the frontend's pages are reached |
+//! | `request`, `pages`, `persistent` | a request's life, and how the frontend's pages are reached |
 //! | `journal` | what is under way, for the backend that comes after this one |
 //! | `io` | the io_uring and the memory that it reaches; all `unsafe` but the promise that a slot's pages stay |
 //! | [`image`] | opening, locking, measuring an image |
@@ -47,6 +47,7 @@ mod io;
 mod journal;
 mod options;
 mod pages;
+mod persistent;
 mod poll;
 mod queue;
 pub mod report;

@@ -7,13 +7,14 @@ use std::io;
 use std::sync::Arc;
 
 use hypervisor_client::mapped::Mapped;
-use hypervisor_client::{Access, Client, CopyDirection, Error, GrantCopy, Mapping};
+use hypervisor_client::{Client, CopyDirection, Error, GrantCopy};
 use ring_proto::blkif::grants::{self, Entry, GrantTable};
 use ring_proto::blkif::{Indirect, Problem, Segment, descriptors};
 use ring_proto::shared::{AsRegion, PAGE_SIZE, Region, SharedMemory};
 use ring_proto::xen::{DomId, Errno, GrantRef};
 
 use crate::io::PrivatePages;
+use crate::persistent::PersistentPage;
 use crate::stats::QueueStats;
 
 /// Private pages for copies, besides the one for descriptors: four requests of the largest size.
@@ -67,7 +68,7 @@ pub(crate) struct PeerPages {
     client: Arc<dyn Client>,
     peer: DomId,
     /// Grants mapped for good, if the frontend reuses them.
-    table: Option<GrantTable<Vec<Entry<Mapping>>, Vec<u32>>>,
+    table: Option<GrantTable<Vec<Entry<PersistentPage>>, Vec<u32>>>,
     private: PrivatePages,
     /// Private pages that are free. The one taken last is used first.
     free: Vec<u32>,
@@ -124,7 +125,7 @@ impl PeerPages {
     #[inline]
     pub(crate) fn memory(&self, place: Place) -> Option<Region<'_>> {
         match place {
-            Place::Mapped(index) => Some(self.table.as_ref()?.mapping(index)?.as_region()),
+            Place::Mapped(index) => Some(self.table.as_ref()?.mapping(index)?.mapping.as_region()),
             Place::Private(page) => self.private.page(page),
         }
     }
@@ -138,8 +139,8 @@ impl PeerPages {
             None if table.has_room() => {
                 self.stats.other_syscalls.add(1);
                 // A page that cannot be mapped for writing may still be one that can be copied.
-                let mapping = self.client.map(self.peer, &[gref], Access::ReadWrite).ok()?;
-                let (index, _stale) = table.insert(gref, mapping, 0).ok()?;
+                let page = PersistentPage::map(&*self.client, self.peer, gref)?;
+                let (index, _stale) = table.insert(gref, page, 0).ok()?;
                 self.stats.mapped_grants.set(table.len() as u64);
                 self.stats.evicted_grants.set(table.evicted());
                 Some(index)
@@ -151,7 +152,7 @@ impl PeerPages {
     /// The larger stretch of memory that a mapped page lies in.
     pub(crate) fn backing(&self, place: Place) -> Option<&Arc<Mapped>> {
         match place {
-            Place::Mapped(index) => self.table.as_ref()?.mapping(index)?.backing(),
+            Place::Mapped(index) => self.table.as_ref()?.mapping(index)?.mapping.backing(),
             Place::Private(_) => None,
         }
     }
@@ -214,9 +215,9 @@ impl PeerPages {
             let len = indirect.in_page(number) * size_of::<ring_proto::blkif::RawSegment>();
             if let Some(index) = self.mapped(gref) {
                 self.stats.persistent_pages.add(1);
-                let mapping = self.table.as_ref().and_then(|table| table.mapping(index));
-                if let Some(mapping) = mapping {
-                    mapping.copy_out(0, self.descriptors.get_mut(..len).unwrap_or_default());
+                let page = self.table.as_ref().and_then(|table| table.mapping(index));
+                if let Some(page) = page {
+                    page.mapping.copy_out(0, self.descriptors.get_mut(..len).unwrap_or_default());
                 }
                 self.let_go(Place::Mapped(index));
             } else {

@@ -40,7 +40,7 @@ const DOMU: Recipe = Recipe {
         "/usr/sbin/resize2fs",
     ],
     data: &[],
-    modules: &["ext4", "xen-blkfront", "xen-netfront"],
+    modules: &["ext4", "xen-blkfront", "xen-evtchn", "xen-gntalloc", "xen-gntdev", "xen-netfront"],
 };
 
 const DOM0: Recipe = Recipe {

@@ -11,6 +11,7 @@ mod image;
 mod kernel;
 mod machine;
 mod modules;
+mod programs;
 mod root;
 mod run;
 mod scenario;
@@ -129,12 +130,14 @@ impl Lab {
         let here = command::workspace().join("tests/lab");
         let modules = out.join("modules");
         modules::build(&self.root, &self.kernel, &modules)?;
+        let causeway = programs::build(&self.root, out)?;
 
         let domu = out.join("domu.initrd");
         let mut overlay: image::Overlay = vec![
             ("/init".into(), here.join("domu/init")),
             ("/lab/agent".into(), here.join("domu/agent")),
             ("/modules".into(), modules.clone()),
+            ("/usr/bin/causeway".into(), causeway.clone()),
         ];
         self.images.compose("domu", &overlay, &domu)?;
 
@@ -145,6 +148,11 @@ impl Lab {
             ("/guest/vmlinux".into(), self.kernel.image()),
             ("/modules".into(), modules),
             ("/lab/scenarios".into(), here.join("scenarios")),
+            ("/usr/bin/causeway".into(), causeway),
+            (
+                "/etc/xen/scripts/block-causeway".into(),
+                command::workspace().join("uring-backend/dom0/block-causeway"),
+            ),
         ];
         for name in ["run-scenario", "scenario.sh", "shell.sh", "library"] {
             overlay.push((format!("/lab/{name}"), here.join("dom0").join(name)));
