@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use std::time::{Duration, Instant};
 
 use frontend_user::{Disk, Operation, Options, load};
@@ -81,8 +82,15 @@ fn a_verified_load_survives_restarts_of_the_backend() {
     );
 
     let mut queues = disk.take_queues();
-    let job =
-        load::Job { reads: 30, verify: true, depth: 16, count: Some(3000), ..load::Job::default() };
+    let job = load::Job {
+        reads: 30,
+        verify: true,
+        depth: 16,
+        count: Some(3000),
+        // Ends with the count, however slow the machine is.
+        time: Duration::from_secs(100),
+        ..load::Job::default()
+    };
     let progress = load::Progress::default();
     let report = std::thread::scope(|scope| {
         let load = scope.spawn(|| {

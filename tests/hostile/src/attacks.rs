@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What can be done to a backend, each with a name.
+
+use anyhow::Context;
+use ring_proto::blkif::{Operation, RawIndirect, RawRequest};
+use ring_proto::shared::{SharedMemory, bytes_of, from_bytes, zeroed};
+use ring_proto::xenbus::State;
+
+use crate::front::{Front, Outcome, SLOTS, Shared};
+use crate::random::Random;
+
+/// An attack.
+pub struct Attack {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does.
+    pub about: &'static str,
+    run: fn(&mut Front, &mut Random) -> anyhow::Result<Outcome>,
+}
+
+impl Attack {
+    /// Does it, once. Returns how the backend took it.
+    ///
+    /// # Errors
+    ///
+    /// When the backend does not even do what it should before.
+    pub fn run(&self, front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
+        (self.run)(front, random)
+    }
+}
+
+/// All of them.
+pub const ATTACKS: [Attack; 11] = [
+    Attack { name: "garbage", about: "slots of any bytes", run: garbage },
+    Attack { name: "ahead", about: "a producer index that the ring has no room for", run: ahead },
+    Attack { name: "behind", about: "a producer index that goes back", run: behind },
+    Attack {
+        name: "segments",
+        about: "0, 12, 255 segments; indirect: 0, 257, 65535",
+        run: segments,
+    },
+    Attack { name: "sectors", about: "sector ranges beyond page, disk and number", run: sectors },
+    Attack { name: "grants", about: "references of pages that are not granted", run: grants },
+    Attack { name: "indirect", about: "indirect pages of any bytes", run: indirect },
+    Attack { name: "revoke", about: "grants that end while they are in use", run: revoke },
+    Attack { name: "events", about: "the doorbell, all the time, for nothing", run: events },
+    Attack { name: "keys", about: "any bytes in each key of the handshake", run: keys },
+    Attack { name: "states", about: "states in any order", run: states },
+];
+
+/// A legal request of one page.
+fn request(shared: &Shared, random: &mut Random, operation: Operation) -> RawRequest {
+    let mut raw = RawRequest {
+        operation: operation as u8,
+        nr_segments: 1,
+        id: random.any(),
+        sector_number: random.below((shared.geometry.sectors / 8).max(1)) * 8,
+        ..zeroed()
+    };
+    raw.seg[0] = shared.segment(random.below(16) as usize);
+    raw
+}
+
+fn any_data_operation(random: &mut Random) -> Operation {
+    *random.one_of(&[Operation::Read, Operation::Write])
+}
+
+fn garbage(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
+    let shared = front.connect()?;
+    for _ in 0..=random.below(u64::from(SLOTS)) {
+        let mut raw: RawRequest =
+            from_bytes(&random.bytes(size_of::<RawRequest>())).context("a slot")?;
+        if random.below(2) == 0 {
+            raw.operation = random.below(8) as u8;
+        }
+        shared.put(&raw);
+    }
+    shared.ring()?;
+    front.outcome()
+}
+
+fn ahead(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
+    let shared = front.connect()?;
+    let far = [SLOTS + 1, 1 << 16, 1 << 31, u32::MAX];
+    shared.produced = *random.one_of(&far);
+    shared.ring()?;
+    front.outcome()
+}
+
+fn behind(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
+    let shared = front.connect()?;
+    for _ in 0..16 {
+        let raw = request(shared, random, Operation::Read);
+        shared.put(&raw);
+    }
+    shared.ring()?;
+    if front.outcome()? == Outcome::Answered {
+        let shared = front.shared.as_mut().context("connected")?;
+        shared.produced -= 1 + random.below(16) as u32;
+        shared.ring()?;
+    }
+    front.outcome()
+}
+
+fn segments(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
+    let shared = front.connect()?;
+    for count in [0, 12, 13, 127, 255] {
+        let operation = any_data_operation(random);
+        let mut raw = request(shared, random, operation);
+        raw.nr_segments = count;
+        shared.put(&raw);
+    }
+    for count in [0, 257, 512, 513, 4096, u16::MAX] {
+        let mut raw = RawIndirect {
+            operation: Operation::Indirect as u8,
+            indirect_op: *random.one_of(&[0, 1, 2, 3, 5, 6, 255]),
+            nr_segments: count,
+            id: random.any(),
+            ..zeroed()
+        };
+        for (page, gref) in raw.indirect_grefs.iter_mut().enumerate() {
+            *gref = shared.gref(page);
+        }
+        shared.put(&raw);
+    }
+    shared.ring()?;
+    front.outcome()
+}
+
+fn sectors(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
+    let shared = front.connect()?;
+    for _ in 0..SLOTS {
+        let operation = *random.one_of(&[Operation::Read, Operation::Write, Operation::Discard]);
+        let mut raw = request(shared, random, operation);
+        match random.below(3) {
+            0 => raw.sector_number = random.nasty(),
+            1 => raw.sector_number = shared.geometry.sectors.wrapping_sub(random.below(9)),
+            _ => {
+                raw.seg[0].first_sect = random.nasty() as u8;
+                raw.seg[0].last_sect = random.nasty() as u8;
+            }
+        }
+        shared.put(&raw);
+    }
+    shared.ring()?;
+    front.outcome()
+}
+
+fn grants(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
+    let shared = front.connect()?;
+    for _ in 0..SLOTS {
+        let operation = any_data_operation(random);
+        let mut raw = request(shared, random, operation);
+        raw.nr_segments = 1 + random.below(11) as u8;
+        for segment in &mut raw.seg {
+            *segment = shared.segment(random.below(16) as usize);
+            if random.below(2) == 0 {
+                segment.gref = random.nasty() as u32;
+            }
+        }
+        shared.put(&raw);
+    }
+    shared.ring()?;
+    front.outcome()
+}
+
+fn indirect(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
+    let shared = front.connect()?;
+    for page in 0..8 {
+        let bytes = random.bytes(4096);
+        if let Some(data) = &shared.data {
+            data.copy_in(page * 4096, &bytes);
+            // Some of them legal.
+            for at in 0..random.below(512) as usize {
+                data.copy_in(page * 4096 + at * 8, bytes_of(&shared.segment(8 + at % 8)));
+            }
+        }
+    }
+    for _ in 0..SLOTS {
+        let mut raw = RawIndirect {
+            operation: Operation::Indirect as u8,
+            indirect_op: any_data_operation(random) as u8,
+            nr_segments: 1 + random.below(256) as u16,
+            id: random.any(),
+            sector_number: random.below(shared.geometry.sectors.max(1)),
+            ..zeroed()
+        };
+        for gref in &mut raw.indirect_grefs {
+            *gref = match random.below(8) {
+                0 => random.nasty() as u32,
+                _ => shared.gref(random.below(8) as usize),
+            };
+        }
+        shared.put(&raw);
+    }
+    shared.ring()?;
+    front.outcome()
+}
+
+fn revoke(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
+    let shared = front.connect()?;
+    for _ in 0..SLOTS {
+        let operation = any_data_operation(random);
+        let raw = request(shared, random, operation);
+        shared.put(&raw);
+    }
+    shared.ring()?;
+    std::thread::sleep(std::time::Duration::from_micros(random.below(2000)));
+    shared.data = None;
+    front.outcome()
+}
+
+fn events(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
+    let shared = front.connect()?;
+    for number in 0..20_000 {
+        shared.notify()?;
+        if number % 1000 == 0 {
+            let raw = request(shared, random, Operation::Read);
+            shared.put(&raw);
+            shared.ring()?;
+        }
+    }
+    front.outcome()
+}
+
+/// The keys that a frontend writes.
+const KEYS: [&str; 10] = [
+    "ring-ref",
+    "ring-ref0",
+    "ring-page-order",
+    "event-channel",
+    "protocol",
+    "feature-persistent",
+    "multi-queue-num-queues",
+    "queue-0/ring-ref",
+    "queue-0/event-channel",
+    "queue-1/ring-ref",
+];
+
+fn keys(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
+    front.publish_twisted(|store, path| {
+        for _ in 0..=random.below(3) {
+            let key = format!("{path}/{}", random.one_of(&KEYS));
+            match random.below(4) {
+                0 => store.write(&key, random.nasty().to_string())?,
+                1 => store.write(&key, format!("-{}", random.nasty()))?,
+                2 => {
+                    let len = random.below(64) as usize;
+                    store.write(&key, random.bytes(len))?;
+                }
+                // There may be none.
+                _ => drop(store.rm(&key)),
+            }
+        }
+        Ok(())
+    })?;
+    // Some of it is legal all the same, and some is none of the backend's business.
+    let state = front.await_peer(|state| state != State::InitWait)?;
+    Ok(if state == State::Connected { Outcome::Answered } else { Outcome::Closed })
+}
+
+fn states(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
+    front.connect()?;
+    for _ in 0..16 {
+        let raw = random.below(9);
+        if let Some(state) = State::from_raw(raw).filter(|state| *state != State::Unknown) {
+            front.write_state(state)?;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(random.below(20)));
+    }
+    front.write_state(State::Closed)?;
+    front.await_peer(|state| matches!(state, State::Closed | State::InitWait))?;
+    Ok(Outcome::Closed)
+}
+
+/// A disk serves a frontend that keeps the rules, whatever was before.
+///
+/// # Errors
+///
+/// When it does not.
+pub fn probe(front: &mut Front, random: &mut Random) -> anyhow::Result<()> {
+    let shared = front.connect()?;
+    let raw = request(shared, random, Operation::Read);
+    shared.put(&raw);
+    shared.ring()?;
+    let outcome = front.outcome()?;
+    let shared = front.shared.as_ref().context("connected")?;
+    let answer = shared.answer(0);
+    anyhow::ensure!(
+        outcome == Outcome::Answered && answer.id == raw.id && answer.status == 0,
+        "a legal read is {outcome:?}, with {answer:?}"
+    );
+    Ok(())
+}

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! A frontend that does the handshake as it should, and leaves the ring to whoever has it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use hypervisor_client::store::Store;
+use hypervisor_client::{Access, Client, EventChannel, Grant};
+use ring_proto::blkif::{Abi, RawRequest, RawResponse, RawSegment};
+use ring_proto::shared::{SharedMemory, Wire};
+use ring_proto::xen::DomId;
+use ring_proto::xenbus::vbd::{BackendFeatures, Connection, FrontendSettings, Geometry, Queue};
+use ring_proto::xenbus::{Frontend, FrontendWork, State};
+
+/// Slots of a ring of one page.
+pub const SLOTS: u32 = 32;
+
+/// How long a backend may take to do what it should.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Pages for data.
+const DATA_PAGES: usize = 16;
+
+/// Where the indices lie in the ring's page, and the slots.
+mod place {
+    pub(super) const REQ_PROD: usize = 0;
+    pub(super) const RSP_PROD: usize = 8;
+    pub(super) const RSP_EVENT: usize = 12;
+    pub(super) const SLOTS: usize = 64;
+}
+
+/// A frontend.
+pub struct Front {
+    client: Arc<dyn Client>,
+    store: Store,
+    backend: DomId,
+    /// Its directory.
+    pub path: String,
+    /// The backend's.
+    pub peer: String,
+    handshake: Frontend,
+    /// What it shares, while it is connected.
+    pub shared: Option<Shared>,
+}
+
+/// What a connection shares.
+pub struct Shared {
+    ring: Grant,
+    /// Pages of data.
+    pub data: Option<Grant>,
+    channel: EventChannel,
+    /// Requests written.
+    pub produced: u32,
+    /// The disk.
+    pub geometry: Geometry,
+}
+
+impl Front {
+    /// The frontend of the disk `device` of this domain.
+    pub fn new(client: Arc<dyn Client>, device: u32) -> anyhow::Result<Self> {
+        let store = client.store()?;
+        let path = format!("/local/domain/{}/device/vbd/{device}", client.domid());
+        let peer = store.read_str(&format!("{path}/backend"))?;
+        let backend = store.read_str(&format!("{path}/backend-id"))?.parse().map(DomId)?;
+        let state = State::read(&mut store.device(&path))?;
+        let handshake = Frontend::found(state);
+        Ok(Self { client, store, backend, path, peer, handshake, shared: None })
+    }
+
+    /// Connects by the rules, from whatever state.
+    pub fn connect(&mut self) -> anyhow::Result<&mut Shared> {
+        self.handshake = Frontend::found(self.own_state()?);
+        if self.handshake.state() != State::Initialising {
+            self.settle(State::Closed).context("closing")?;
+        }
+        self.settle(State::Connected).context("connecting")?;
+        self.shared.as_mut().context("not connected")
+    }
+
+    /// Takes its part of the handshake until it is in the state `wanted`.
+    fn settle(&mut self, wanted: State) -> anyhow::Result<()> {
+        let end = Instant::now() + PATIENCE;
+        while self.handshake.state() != wanted {
+            let back = self.peer_state()?;
+            let own = self.handshake.state();
+            ensure!(Instant::now() < end, "this end stays {own}, the backend is {back}");
+            let step = self.handshake.next(back, wanted != State::Closed)?;
+            match step.work {
+                FrontendWork::Publish => self.publish()?,
+                FrontendWork::Connect => {
+                    let geometry = Geometry::read(&mut self.store.device(&self.peer))?;
+                    if let Some(shared) = &mut self.shared {
+                        shared.geometry = geometry;
+                    }
+                }
+                FrontendWork::Release => self.shared = None,
+                _ => {}
+            }
+            if step.to == own {
+                std::thread::sleep(Duration::from_millis(5));
+                continue;
+            }
+            self.handshake.enter(step.to)?;
+            self.write_state(step.to)?;
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self) -> anyhow::Result<()> {
+        let offered = BackendFeatures::read(&mut self.store.device(&self.peer))?;
+        let wanted =
+            FrontendSettings { queues: 1, ring_page_order: 0, persistent: true, abi: Abi::NATIVE };
+        let settings = FrontendSettings::negotiate(&wanted, &offered);
+        let shared = Shared {
+            ring: self.client.grant(self.backend, 1, Access::ReadWrite)?,
+            data: Some(self.client.grant(self.backend, DATA_PAGES, Access::ReadWrite)?),
+            channel: self.client.alloc_unbound(self.backend)?,
+            produced: 0,
+            geometry: Geometry::new(0),
+        };
+        shared.ring.store(place::RSP_EVENT, 1);
+        let queue = Queue::new(shared.ring.refs(), shared.channel.port()).context("one page")?;
+        Connection::new(settings, &[queue])?.write(&mut self.store.device(&self.path))?;
+        self.shared = Some(shared);
+        Ok(())
+    }
+
+    /// Publishes a ring, and what `twist` makes of the keys, then says that it is ready. What comes of it, comes.
+    pub fn publish_twisted(
+        &mut self,
+        twist: impl FnOnce(&Store, &str) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        self.handshake = Frontend::found(self.own_state()?);
+        if self.handshake.state() != State::Initialising {
+            self.settle(State::Closed)?;
+            self.write_state(State::Initialising)?;
+        }
+        self.await_peer(|state| state == State::InitWait)?;
+        self.publish()?;
+        twist(&self.store, &self.path)?;
+        self.write_state(State::Initialised)
+    }
+
+    /// Writes a state, whether it may or not.
+    pub fn write_state(&mut self, state: State) -> anyhow::Result<()> {
+        Ok(state.write(&mut self.store.device(&self.path))?)
+    }
+
+    fn own_state(&self) -> anyhow::Result<State> {
+        Ok(State::read(&mut self.store.device(&self.path))?)
+    }
+
+    /// The backend's state.
+    pub fn peer_state(&self) -> anyhow::Result<State> {
+        Ok(State::read(&mut self.store.device(&self.peer))?)
+    }
+
+    /// Waits until the backend's state satisfies a condition.
+    pub fn await_peer(&self, mut right: impl FnMut(State) -> bool) -> anyhow::Result<State> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let state = self.peer_state()?;
+            if right(state) {
+                return Ok(state);
+            }
+            ensure!(Instant::now() < end, "the backend stays {state}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until all requests are answered or the backend ended the connection. Returns what came of it.
+    pub fn outcome(&self) -> anyhow::Result<Outcome> {
+        let Some(shared) = &self.shared else { return Ok(Outcome::Closed) };
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if shared.answered() == shared.produced {
+                return Ok(Outcome::Answered);
+            }
+            if self.peer_state()? != State::Connected {
+                return Ok(Outcome::Closed);
+            }
+            if Instant::now() > end {
+                return Ok(Outcome::Silent { unanswered: shared.produced - shared.answered() });
+            }
+            shared.channel.wait(Some(Duration::from_millis(20)))?;
+        }
+    }
+}
+
+/// How a backend took an attack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every request has an answer.
+    Answered,
+    /// It ended the connection.
+    Closed,
+    /// Neither.
+    Silent {
+        /// How many answers are missing.
+        unanswered: u32,
+    },
+}
+
+impl Shared {
+    /// Writes a slot at the producer's place, and moves that on. The backend sees it after [`ring`](Self::ring).
+    pub fn put<T: Wire>(&mut self, slot: &T) {
+        let at = place::SLOTS + (self.produced % SLOTS) as usize * size_of::<RawRequest>();
+        self.ring.write(at, slot);
+        self.produced = self.produced.wrapping_add(1);
+    }
+
+    /// Shows the backend all slots written, and rings.
+    pub fn ring(&self) -> anyhow::Result<()> {
+        self.claim(self.produced);
+        self.notify()
+    }
+
+    /// Says that requests were written up to this index.
+    pub fn claim(&self, producer: u32) {
+        self.ring.store(place::RSP_EVENT, self.answered().wrapping_add(1));
+        self.ring.publish(place::REQ_PROD, producer);
+    }
+
+    /// Only rings.
+    pub fn notify(&self) -> anyhow::Result<()> {
+        Ok(self.channel.notify()?)
+    }
+
+    /// How many answers there are.
+    pub fn answered(&self) -> u32 {
+        self.ring.load_acquire(place::RSP_PROD)
+    }
+
+    /// The answer of this index.
+    pub fn answer(&self, index: u32) -> RawResponse {
+        let at = place::SLOTS + (index % SLOTS) as usize * size_of::<RawRequest>();
+        self.ring.read(at)
+    }
+
+    /// A reference of a page of data; one that is not granted when the pages are gone.
+    pub fn gref(&self, page: usize) -> u32 {
+        let refs = self.data.as_ref().map(Grant::refs).unwrap_or_default();
+        refs.get(page % DATA_PAGES).map_or(u32::MAX, |gref| gref.0)
+    }
+
+    /// A legal segment of a whole page.
+    pub fn segment(&self, page: usize) -> RawSegment {
+        RawSegment { gref: self.gref(page), first_sect: 0, last_sect: 7, pad: [0; 2] }
+    }
+}
