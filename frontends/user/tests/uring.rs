@@ -5,7 +5,6 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 use std::time::{Duration, Instant};
 
 use frontend_user::{Disk, Operation, Options, load};
