@@ -104,6 +104,13 @@ struct Running {
     _thread: Thread,
 }
 
+impl Drop for Running {
+    /// One that was not told to end before would be waited for without end.
+    fn drop(&mut self) {
+        self.shared.stop();
+    }
+}
+
 /// The queues.
 pub(crate) struct Connected {
     queues: KVec<Running>,

@@ -26,6 +26,7 @@
 //! |---|---|
 //! | `driver` | what the bus calls |
 //! | `vbd` | a device: its handshake, and the work that follows |
+//! | `unfinished` | devices that are gone, and have not ended |
 //! | `connection` | the start and end of its queues |
 //! | `disk` | the block device that is served, its geometry and limits |
 //! | `queue` | the data path |
@@ -39,6 +40,7 @@ mod driver;
 mod params;
 mod queue;
 mod statistics;
+mod unfinished;
 mod vbd;
 
 use core::sync::atomic::Ordering;

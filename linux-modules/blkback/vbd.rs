@@ -14,6 +14,7 @@ use kernel::prelude::*;
 use kernel::str::CString;
 use kernel::sync::aref::ARef;
 use kernel::sync::{new_mutex, Arc, Mutex};
+use kernel::time::{delay::fsleep, Delta};
 use kernel::workqueue::{
     impl_has_delayed_work, impl_has_work, new_delayed_work, new_work, DelayedWork, Work, WorkItem,
 };
@@ -28,6 +29,7 @@ use crate::connection::{Connected, Failure};
 use crate::disk::{geometry, whole_blocks, Disk};
 use crate::params;
 use crate::queue::MAX_INDIRECT;
+use crate::unfinished::Id;
 
 /// Where the work of all devices is done.
 pub(crate) static WORK: WorkQueue = WorkQueue::new();
@@ -40,6 +42,10 @@ const LOOK: u64 = 1;
 
 /// Such looks between two at what queues could give back.
 const TIDY: u32 = 10;
+
+/// How often, and how long between, the end of a device is looked for: two seconds.
+const UNBIND_LOOKS: u32 = 400;
+const UNBIND_PAUSE: Delta = Delta::from_millis(5);
 
 /// What is served.
 pub(crate) struct Serving {
@@ -76,6 +82,8 @@ pub(crate) struct Vbd {
     pub(crate) counters: Arc<Counters>,
     /// The driver does not have the device any more.
     gone: AtomicBool,
+    /// And nothing of it is left.
+    finished: AtomicBool,
     /// The device may be taken off the bus.
     done: AtomicBool,
     #[pin]
@@ -164,6 +172,7 @@ impl Vbd {
                 files <- new_mutex!(None),
                 counters,
                 gone: AtomicBool::new(false),
+                finished: AtomicBool::new(false),
                 done: AtomicBool::new(false),
                 work <- new_work!("Vbd::work"),
                 look <- new_delayed_work!("Vbd::look"),
@@ -189,13 +198,28 @@ impl Vbd {
         });
     }
 
-    /// The driver has to let go of the device.
+    fn id(&self) -> Id {
+        Id::new(self.device.otherend_id().0, self.handle().parse().unwrap_or(u32::MAX))
+    }
+
+    /// The driver has to let go of the device. Waits for what the disk has of it, but not long: all devices of this
+    /// domain wait meanwhile.
     pub(crate) fn unbind(self: &Arc<Self>) {
         self.gone.store(true, Ordering::SeqCst);
         // Whoever makes files looks at `gone` under the lock.
         let files = self.files.lock().take();
         drop(files);
         self.changed();
+        for _ in 0..UNBIND_LOOKS {
+            if self.finished.load(Ordering::SeqCst) {
+                return;
+            }
+            fsleep(UNBIND_PAUSE);
+        }
+        let _ = self.id().add();
+        if self.finished.load(Ordering::SeqCst) {
+            self.id().remove();
+        }
     }
 
     fn gone(&self) -> bool {
@@ -234,6 +258,9 @@ impl Vbd {
             if self.gone() {
                 if !control.connected.end(&self.counters) {
                     control.serving = None;
+                    if !self.finished.swap(true, Ordering::SeqCst) {
+                        self.id().remove();
+                    }
                 }
                 return Ok(());
             }
@@ -378,6 +405,10 @@ impl Vbd {
     /// Starts the queues that the frontend published, and publishes the disk.
     fn connect(self: &Arc<Self>, control: &mut Control) -> Result<(), Failure> {
         let Some(serving) = &mut control.serving else { return Ok(()) };
+        if self.id().is_there() {
+            // It serves these rings.
+            return Err(Failure::Kernel(EBUSY));
+        }
         let device = &serving.disk.device;
         serving.geometry.sectors =
             whole_blocks(device.sectors(), serving.geometry.sector_size);

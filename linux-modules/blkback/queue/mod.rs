@@ -176,10 +176,9 @@ impl Queue {
     /// Serves the ring until told to end, or until the frontend breaks it.
     fn serve(&mut self) {
         loop {
-            let shared = self.parts.shared.clone();
-            shared.parker.clear();
+            self.parts.shared.parker.clear();
             self.pages.look_at_clock();
-            let stopping = shared.stopping() || self.broken.is_some();
+            let stopping = self.parts.shared.stopping() || self.broken.is_some();
             self.collect();
             let full = self.take(stopping);
             self.begin();
@@ -189,11 +188,11 @@ impl Queue {
             }
             self.housekeeping();
             if !full && self.sleeps(stopping) {
-                shared.parker.park(self.until);
+                self.parts.shared.parker.park(self.until);
             } else {
                 yield_if_needed();
             }
-            shared.waits.store(false, Ordering::Relaxed);
+            self.parts.shared.waits.store(false, Ordering::Relaxed);
         }
     }
 

@@ -99,9 +99,13 @@ impl Pages {
         self.map.len().saturating_add(pages) <= BATCH
     }
 
-    /// Whether requests have so few pages that another one of so many may begin.
-    pub(super) fn may_use(&self, pages: usize) -> bool {
-        self.once == 0 || self.once.saturating_add(pages) <= MOST_ONCE
+    /// Whether requests have so few pages that another one of so many may begin, whatever of them has to be mapped.
+    pub(super) fn may_use(&mut self, pages: usize) -> bool {
+        if self.once > 0 && self.once.saturating_add(pages) > MOST_ONCE {
+            return false;
+        }
+        // What the kernel has of them is kept; the rest may be there when other requests have ended.
+        self.pool.len() >= pages || self.pool.fill(pages).is_ok()
     }
 
     /// How many pages are mapped for one request each.

@@ -273,7 +273,8 @@ impl Queue {
             self.begin();
         }
         let busy = self.in_flight > 0 || !self.staged.is_empty();
-        if busy && (judged.kind.exclusive() || !self.pages.may_use(segments)) {
+        let may_begin = self.pages.may_use(segments) && !(busy && judged.kind.exclusive());
+        if busy && !may_begin {
             self.blocked = true;
             return Ok(None);
         }

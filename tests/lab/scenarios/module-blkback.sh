@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Our blkback with the stock frontend: all that a disk of stock xl can do, in every shape that the frontend can ask for.
+#
+# limit: 400
+# reports: module-blkback-attach module-blkback-verify module-blkback-flush module-blkback-discard
+# reports: module-blkback-statistics module-blkback-resize module-blkback-limits module-blkback-reattach
+# reports: module-blkback-read-only module-blkback-4kn module-blkback-indirect module-blkback-ring-order
+# reports: module-blkback-queues module-blkback-not-persistent module-blkback-block-list module-blkback-end
+
+parameter() { echo "$2" >"/sys/module/causeway_blkback/parameters/$1"; }
+
+# The folder in sysfs of the one device there is.
+device() { echo /sys/bus/xen-backend/devices/vbd-*-*; }
+statistic() { cat "$(device)/statistics/$1"; }
+
+connected() { must await_value 15 "$(disk_front d1 xvda)/state" 4; }
+
+# pattern OPTIONS...: writes what can be told apart, and reads it back.
+pattern() {
+    domu_must d1 "fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --verify=crc32c --minimal $* >/dev/null"
+}
+
+attach() {
+    must insmod /modules/causeway-blkback.ko
+    domu_start d1 vcpus=2 xen-blkfront
+    disk_attach d1 xvda "$(disk_make one 64)"
+    connected
+    back=$(disk_back d1 xvda)
+    for key in max-ring-page-order=4 feature-max-indirect-segments=256 feature-persistent=1 feature-flush-cache=1 \
+        feature-barrier=1 feature-discard=1 sectors=131072 sector-size=512 info=0 hotplug-status=connected; do
+        expect_eq "${key%=*}" "$(xenstore-read "$back/${key%=*}")" "${key#*=}"
+    done
+    domu_must d1 'mke2fs -q -t ext4 /dev/xvda && mount -t ext4 /dev/xvda /mnt && cp -r /usr/sbin /mnt && umount /mnt'
+    domu_must d1 'e2fsck -fn /dev/xvda'
+}
+
+verify() {
+    pattern --rw=write --bs=128k --iodepth=8 --size=16m
+    pattern --rw=randwrite --bs=4k --iodepth=1 --size=1m
+    pattern --rw=randwrite --bsrange=512-64k --blockalign=512 --iodepth=32 --size=4m
+    pattern --rw=randrw --bs=4k --iodepth=16 --numjobs=2 --size=2m --offset_increment=16m
+}
+
+flush() {
+    before=$(statistic f_req)
+    pattern --rw=randwrite --bs=4k --iodepth=4 --size=256k --fsync=4
+    [ "$(statistic f_req)" -ge $((before + 8)) ] || fail "$before flushes before, $(statistic f_req) after"
+}
+
+discard() {
+    domu_must d1 'dd if=/dev/urandom of=/dev/xvda bs=1M count=32 oflag=direct status=none'
+    [ "$(du -m /disks/one | cut -f1)" -ge 32 ]
+    domu_must d1 'blkdiscard -o 8M -l 16M /dev/xvda'
+    [ "$(du -m /disks/one | cut -f1)" -le 50 ] || fail "the file still has $(du -m /disks/one)"
+    domu_must d1 'dd if=/dev/xvda bs=1M skip=8 count=16 iflag=direct status=none | cmp -n 16777216 - /dev/zero'
+    domu_must d1 'blkdiscard /dev/xvda'
+    expect_eq "blocks of the file" "$(stat -c %b /disks/one)" 0
+    [ "$(statistic ds_req)" -ge 2 ]
+}
+
+statistics() {
+    expect_eq "physical_device" "$(cat "$(device)/physical_device")" "$(xenstore-read "$(disk_back d1 xvda)/physical-device")"
+    expect_eq "mode" "$(cat "$(device)/mode")" w
+    reads=$(statistic rd_req) sectors=$(statistic rd_sect)
+    domu_must d1 'dd if=/dev/xvda of=/dev/null bs=4k count=100 iflag=direct status=none'
+    [ $(($(statistic rd_req) - reads)) -ge 100 ] || fail "$(statistic rd_req) reads after $reads"
+    [ $(($(statistic rd_sect) - sectors)) -ge 800 ]
+    [ "$(statistic persistent_grants)" -gt 0 ]
+    expect_eq "pages mapped for one request each" "$(statistic mapped_grants)" 0
+    expect_eq "requests refused" "$(statistic refused)" 0
+}
+
+resize() {
+    truncate -s 96M /disks/one
+    losetup -c "$(losetup -j /disks/one | cut -d: -f1)"
+    must await_value 10 "$(disk_back d1 xvda)/sectors" 196608
+    within 10 domu_run d1 '[ "$(blockdev --getsize64 /dev/xvda)" = 100663296 ]'
+    domu_must d1 'dd if=/dev/urandom of=/dev/xvda bs=1M seek=95 count=1 oflag=direct status=none'
+}
+
+# How long 300 reads of 4 KiB take, in milliseconds, once KEY is set to RATE. A busy machine may take longer than it has
+# to, never shorter.
+limited() {
+    xenstore-write "$(disk_back d1 xvda)/$1" "$2"
+    domu_must d1 'fio --name=l --filename=/dev/xvda --direct=1 --ioengine=libaio --iodepth=8 --rw=randread --bs=4k --number_ios=300 --output-format=json' |
+        sed -n 's/.*"runtime" : \([0-9]*\).*/\1/p' | head -1
+    xenstore-rm "$(disk_back d1 xvda)/$1"
+}
+
+# The burst is a tenth of a second's.
+limits() {
+    before=$(statistic throttled)
+    took=$(limited iops-limit 100)
+    [ "$took" -ge 2700 ] || fail "300 reads at 100 a second took $took ms"
+    took=$(limited bandwidth-limit 409600)
+    [ "$took" -ge 2700 ] || fail "300 reads of 4 KiB at 400 KiB a second took $took ms"
+    [ $(($(statistic throttled) - before)) -ge 400 ] || fail "$(statistic throttled) waits after $before"
+}
+
+reattach() {
+    disk_detach d1 xvda
+    domu_must d1 '[ ! -b /dev/xvda ]'
+    disk_remove one
+    [ ! -e "$(device)" ] || fail "the device stays: $(device)"
+    disk_attach d1 xvda "$(disk_make one 64)"
+    connected
+    pattern --rw=randwrite --bs=4k --iodepth=8 --size=1m
+}
+
+# with_disk LOSETUP-OPTIONS ATTACH-OPTIONS: exchanges the disk.
+with_disk() {
+    disk_detach d1 xvda
+    disk_remove one
+    disk_attach d1 xvda "$(disk_make one 64 $1)" $2
+    connected
+}
+
+read_only() {
+    with_disk "" access=ro
+    expect_eq "info" "$(xenstore-read "$(disk_back d1 xvda)/info")" 4
+    expect_eq "mode" "$(cat "$(device)/mode")" r
+    domu_must d1 '[ "$(blockdev --getro /dev/xvda)" = 1 ] && dd if=/dev/xvda of=/dev/null bs=1M count=4 status=none'
+    if domu_run d1 'dd if=/dev/zero of=/dev/xvda bs=4k count=1 oflag=direct'; then fail "it was written"; fi
+}
+
+four_k() {
+    with_disk "--sector-size 4096"
+    back=$(disk_back d1 xvda)
+    expect_eq "sectors" "$(xenstore-read "$back/sectors")" 131072
+    expect_eq "sector-size" "$(xenstore-read "$back/sector-size")" 4096
+    domu_must d1 '[ "$(blockdev --getss /dev/xvda) $(blockdev --getsize64 /dev/xvda)" = "4096 67108864" ]'
+    pattern --rw=randwrite --bsrange=4k-64k --blockalign=4k --iodepth=16 --size=4m
+    with_disk
+}
+
+# frontend OPTIONS: begins the frontend anew, which connects again to the backend that stays.
+frontend() {
+    domu_must d1 "rmmod xen_blkfront && modprobe xen-blkfront $*"
+    connected
+    within 10 domu_run d1 '[ -b /dev/xvda ]'
+}
+
+indirect() {
+    frontend max_indirect_segments=256
+    pattern --rw=write --bs=1m --iodepth=4 --size=16m
+    pattern --rw=randwrite --bsrange=4k-1m --blockalign=4k --iodepth=8 --size=16m
+    frontend max_indirect_segments=11
+    pattern --rw=write --bs=128k --iodepth=4 --size=4m
+}
+
+ring_order() {
+    for order in 2 4; do
+        frontend max_ring_page_order=$order
+        expect_eq "ring-page-order" "$(xenstore-read "$(disk_front d1 xvda)/ring-page-order")" $order
+        pattern --rw=randwrite --bs=4k --iodepth=256 --size=8m
+    done
+    frontend
+}
+
+queues() {
+    parameter max_queues 4
+    with_disk
+    expect_eq "multi-queue-max-queues" "$(xenstore-read "$(disk_back d1 xvda)/multi-queue-max-queues")" 4
+    expect_eq "multi-queue-num-queues" "$(xenstore-read "$(disk_front d1 xvda)/multi-queue-num-queues")" 2
+    ps | grep -q '[.]xvda-1'
+    pattern --rw=randwrite --bs=4k --iodepth=32 --numjobs=2 --size=4m --offset_increment=16m
+    frontend max_ring_page_order=2
+    pattern --rw=randwrite --bs=4k --iodepth=64 --numjobs=2 --size=4m --offset_increment=16m
+}
+
+not_persistent() {
+    parameter feature_persistent N
+    with_disk
+    expect_eq "feature-persistent" "$(xenstore-read "$(disk_back d1 xvda)/feature-persistent")" 0
+    pattern --rw=randwrite --bs=4k --iodepth=32 --size=4m
+    pattern --rw=write --bs=128k --iodepth=8 --size=8m
+    expect_eq "grants mapped for good" "$(statistic persistent_grants)" 0
+    parameter feature_persistent Y
+    # Fewer than are in use: some stay mapped, others are mapped each time.
+    parameter max_persistent_grants 16
+    with_disk
+    pattern --rw=randwrite --bs=4k --iodepth=32 --size=4m
+    [ "$(statistic persistent_grants)" -gt 0 ] && [ "$(statistic persistent_grants)" -le 32 ]
+    parameter max_persistent_grants 1056
+    expect_eq "requests refused" "$(statistic refused)" 0
+}
+
+block_list() {
+    xl block-list d1 | grep -q "^51712 *0 .* 4 "
+}
+
+end() {
+    domu_stop d1
+    disk_remove one
+    [ ! -e "$(device)" ]
+    must rmmod causeway_blkback
+    ! dmesg | grep -i 'foreign page'
+}
+
+check module-blkback-attach attach
+check module-blkback-verify verify
+check module-blkback-flush flush
+check module-blkback-discard discard
+check module-blkback-statistics statistics
+check module-blkback-resize resize
+check module-blkback-limits limits
+check module-blkback-reattach reattach
+check module-blkback-read-only read_only
+check module-blkback-4kn four_k
+check module-blkback-indirect indirect
+check module-blkback-ring-order ring_order
+check module-blkback-queues queues
+check module-blkback-not-persistent not_persistent
+check module-blkback-block-list block_list
+check module-blkback-end end
