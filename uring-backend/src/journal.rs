@@ -79,6 +79,9 @@ pub(crate) fn path(directory: &Path, id: DeviceId, queue: usize) -> PathBuf {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry(u32);
 
+/// Requests that were taken and not answered.
+pub(crate) type UnderWay = Vec<(Entry, RawRequest)>;
+
 /// The journal of one queue, which has an entry for each slot of the ring.
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -116,7 +119,7 @@ impl Journal {
         identity: Identity,
         slots: u32,
         published: u32,
-    ) -> io::Result<Option<(Self, Vec<(Entry, RawRequest)>)>> {
+    ) -> io::Result<Option<(Self, UnderWay)>> {
         let file = File::options().read(true).write(true).open(path)?;
         let pages = pages(slots);
         if file.metadata()?.len() != (pages * PAGE_SIZE) as u64 {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use hypervisor_client::{Client, EventChannel, Mapping};
 use ring_proto::blkif::limits::Limits;
-use ring_proto::blkif::{Abi, BackRing, Disk as DiskRules, RawRequest, Segment};
+use ring_proto::blkif::{Abi, BackRing, Disk as DiskRules, Segment};
 use ring_proto::ring::RingError;
 use ring_proto::xen::DomId;
 use rustix::event::{EventfdFlags, eventfd};
@@ -22,7 +22,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::helper::Helper;
 use crate::image::Image;
 use crate::io::{Completion, Descriptors, Engine, Source, Token};
-use crate::journal::{Entry, Identity, Journal};
+use crate::journal::{Identity, Journal, UnderWay};
 use crate::pages::PeerPages;
 use crate::poll::{Polling, nanos};
 use crate::request::{Job, Slot};
@@ -144,7 +144,7 @@ pub(crate) struct Queue {
     ring: BackRing<Mapping>,
     journal: Option<Journal>,
     /// What an earlier backend took and did not answer.
-    again: Vec<(Entry, RawRequest)>,
+    again: UnderWay,
     pages: PeerPages,
     slots: Vec<Slot>,
     /// Slots that are free. The one freed last is used first.
