@@ -32,6 +32,7 @@
 //! | [`task`] | a request of the block layer, and how far it is |
 //! | [`pages`] | pages that the backend has grants of |
 //! | [`breach`] | how a backend breaks the protocol |
+//! | [`statistics`] | what a disk has done, in sysfs |
 //! | [`minors`], [`options`] | minor numbers in use, parameters of the module |
 #![forbid(unsafe_code)]
 
@@ -42,6 +43,7 @@ mod minors;
 mod options;
 mod pages;
 mod queue;
+mod statistics;
 mod task;
 mod vbd;
 
@@ -51,6 +53,7 @@ use kernel::prelude::*;
 use kernel::sync::{Arc, SetOnce};
 use ring_proto::xenbus::vbd::{keys, LINUX_MAJOR};
 use ring_proto::xenbus::{End, State};
+use xen::sysfs::AttributeGroup;
 use xen::work::Worker;
 use xen::xenbus::{Device, Driver, Next, Registration};
 
@@ -94,6 +97,7 @@ impl kernel::InPlaceModule for Blkfront {
 
 /// The driver, and its data of one disk: those that work for it go first.
 struct Frontend {
+    _statistics: AttributeGroup<Vbd>,
     _adder: Worker<Adder>,
     _carer: Worker<Vbd>,
     vbd: Arc<Vbd>,
@@ -112,7 +116,8 @@ impl Frontend {
         let adder = Worker::new(Arc::new(Adder(vbd.clone()), GFP_KERNEL)?)?;
         let carer = Worker::new(vbd.clone())?;
         vbd.employ(carer.request().clone(), adder.request().clone());
-        Ok(Self { _adder: adder, _carer: carer, vbd })
+        let statistics = AttributeGroup::new(device, vbd.clone())?;
+        Ok(Self { _statistics: statistics, _adder: adder, _carer: carer, vbd })
     }
 }
 

@@ -18,6 +18,7 @@ use xen::{DomId, GrantRef};
 use crate::breach::Breach;
 use crate::disk::Queues;
 use crate::pages::Pages;
+use crate::statistics::Statistics;
 use crate::task::{Ask, Task};
 
 /// Bits of an id that say which slot it is; those above count, so that no id occurs twice.
@@ -171,6 +172,7 @@ pub(crate) struct Link {
     /// Requests pushed, and of those, shown to the backend.
     count: u64,
     published: u64,
+    pub(crate) statistics: Statistics,
 }
 
 impl Link {
@@ -195,7 +197,8 @@ impl Link {
             free.push(Slot::new(index as u16, &agreement)?, GFP_KERNEL)?;
             aloft.push(None, GFP_KERNEL)?;
         }
-        Ok(Self { ring, line, agreement, pages, free, aloft, count: 0, published: 0 })
+        let statistics = Statistics::default();
+        Ok(Self { ring, line, agreement, pages, free, aloft, count: 0, published: 0, statistics })
     }
 
     /// Number of slots.
@@ -403,6 +406,8 @@ impl Link {
             return self.undo(slot, held, task);
         }
         self.count += 1;
+        self.statistics.requests += 1;
+        self.statistics.indirect += u64::from(!slot.indirect.is_empty());
         slot.asked = asked;
         slot.held = held;
         slot.task = Some(task);
@@ -441,7 +446,9 @@ impl Link {
     pub(crate) fn publish(&mut self) {
         if self.published != self.count {
             self.published = self.count;
+            self.statistics.publications += 1;
             if self.ring.publish() {
+                self.statistics.doorbells += 1;
                 self.line.notify();
             }
         }

@@ -46,6 +46,11 @@ impl Pages {
         Ok(pages)
     }
 
+    /// How many pages there are.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
     /// One more page.
     fn make(&mut self, flags: kernel::alloc::Flags) -> Option<GrantedPage> {
         if self.count >= self.limit {

@@ -18,6 +18,7 @@ use xen::work;
 use crate::breach::Breach;
 use crate::disk::Queues;
 use crate::link::{Link, Pushed, Slot};
+use crate::statistics::Statistics;
 use crate::task::Task;
 use crate::vbd::Vbd;
 
@@ -55,12 +56,17 @@ struct Inner {
     breach: Option<Breach>,
     /// The backend has taken back that it discards, and the block layer was not told.
     discard_revoked: bool,
+    /// The same of flushes, and it was not logged.
+    flush_revoked: bool,
+    /// Of all links but the present one, and what is not of a link.
+    statistics: Statistics,
 }
 
 /// What happened to the queue that somebody who may sleep has to see to.
 pub(crate) struct News {
     pub(crate) breach: Option<Breach>,
     pub(crate) discard_revoked: bool,
+    pub(crate) flush_revoked: bool,
 }
 
 impl Queue {
@@ -73,6 +79,8 @@ impl Queue {
             alarm: None,
             breach: None,
             discard_revoked: false,
+            flush_revoked: false,
+            statistics: Statistics::default(),
         };
         Arc::pin_init(pin_init!(Self { inner <- new_spinlock_irq!(inner) }), GFP_KERNEL)
     }
@@ -145,7 +153,10 @@ impl Queue {
             inner.link.take()
         };
         let stuck = match link {
-            Some(link) => link.dissolve(|request, task| self.keep(request, task)),
+            Some(link) => {
+                self.inner.lock().statistics.add(&link.statistics);
+                link.dissolve(|request, task| self.keep(request, task))
+            }
             None => KVec::new(),
         };
         self.ask_waiting();
@@ -183,7 +194,19 @@ impl Queue {
         News {
             breach: inner.breach.take(),
             discard_revoked: core::mem::take(&mut inner.discard_revoked),
+            flush_revoked: core::mem::take(&mut inner.flush_revoked),
         }
+    }
+
+    /// What it has done.
+    pub(crate) fn statistics(&self) -> Statistics {
+        let inner = self.inner.lock();
+        let mut sum = inner.statistics;
+        if let Some(link) = &inner.link {
+            sum.add(&link.statistics);
+            sum.pages = link.pages.count() as u64;
+        }
+        sum
     }
 
     /// Frees pages that are not used.
@@ -233,7 +256,10 @@ impl Inner {
                 match link.push(request, task) {
                     Pushed::Asked => Ok(None),
                     Pushed::Done(request, status) => Ok(Some((request, status))),
-                    Pushed::Busy(request, _) => Err(request),
+                    Pushed::Busy(request, _) => {
+                        self.statistics.refused += 1;
+                        Err(request)
+                    }
                 }
             }
             (Phase::Failed, _) => Ok(Some((request, Status::IO_ERROR))),
@@ -250,6 +276,7 @@ impl Inner {
 
     /// Keeps a request for later, in its order. Gives it back if there is no room, which there is.
     fn keep(&mut self, request: Request<Queues>, task: Task) -> Option<(Request<Queues>, Task)> {
+        self.statistics.anew += 1;
         let before = |(_, other): &(Request<Queues>, Task)| other.order < task.order;
         let at = self.waiting.iter().position(before).unwrap_or(self.waiting.len());
         if self.waiting.len() < self.waiting.capacity() {
@@ -294,6 +321,10 @@ impl Inner {
                 }
                 Some(Operation::FlushDiskcache | Operation::WriteBarrier) => {
                     link.agreement.flush = None;
+                    self.flush_revoked = true;
+                    if let Some(alarm) = &self.alarm {
+                        alarm.now();
+                    }
                 }
                 _ => {}
             }
@@ -329,14 +360,19 @@ impl Handler for Queue {
     fn event(&self, eoi: Eoi<'_>) {
         let mut landed = [const { None }; AT_ONCE];
         let mut batch = Batch::new();
-        let (mut found, mut more) = (Found::Nothing, true);
+        let (mut found, mut more, mut first) = (Found::Nothing, true, true);
         let phase = loop {
             let (done, phase) = {
                 let mut inner = self.inner.lock();
+                inner.statistics.events += u64::from(first);
+                first = false;
                 inner.give_back(&mut landed);
                 let done = if inner.waiting.is_empty() { None } else { inner.ask_waiting() };
                 if more {
                     more = inner.harvest(&mut landed);
+                    let nothing =
+                        found == Found::Nothing && landed.first().is_none_or(Option::is_none);
+                    inner.statistics.spurious += u64::from(nothing);
                 }
                 inner.publish();
                 (done, inner.phase)

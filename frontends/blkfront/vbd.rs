@@ -30,6 +30,7 @@ use crate::link::{retry, Agreement, Flush, Link, Slot};
 use crate::minors::{Minors, Registry};
 use crate::options::Options;
 use crate::queue::{Phase, Queue};
+use crate::statistics::Statistics;
 
 /// Most lines in the log that are about what a backend may do as often as it likes.
 const TELL: u32 = 100;
@@ -167,6 +168,15 @@ impl Vbd {
     /// Whether the disk can be used.
     pub(crate) fn is_ready(&self) -> bool {
         self.control.lock().added
+    }
+
+    /// What all queues have done.
+    pub(crate) fn statistics(&self) -> Statistics {
+        let mut sum = Statistics::default();
+        for queue in self.control.lock().queues() {
+            sum.add(&queue.statistics());
+        }
+        sum
     }
 
     /// Does what the states of both ends ask for.
@@ -553,6 +563,9 @@ impl work::Work for Vbd {
             if let (true, Some(disk)) = (news.discard_revoked, &control.disk) {
                 disk.disable_discard();
                 dev_warn!(self.device.as_ref(), "the backend does not discard after all\n");
+            }
+            if news.flush_revoked {
+                dev_warn!(self.device.as_ref(), "the backend does not flush after all\n");
             }
             queue.trim();
         }

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# Our blkfront when its backend goes: Linux' own backend is unloaded in the middle of verified writes and loaded again,
-# twice, with pages that stay mapped and with pages of the requests themselves; the writes go on and nothing is lost. A
+# Our blkfront when its backend goes: Linux' own backend is unbound from the device in the middle of verified writes and
+# bound again, twice, with pages that stay mapped and with pages of the requests themselves; the writes go on and nothing is lost. A
 # disk in use is taken away under load, and its programs see errors, not a hang.
 #
 # limit: 240
@@ -8,6 +8,7 @@
 # reports: module-blkfront-restart-unplug module-blkfront-restart-end
 
 ours=/modules/causeway-blkfront.ko
+driver=/sys/bus/xen-backend/drivers/vbd
 
 start() {
     must modprobe xen-blkback
@@ -21,16 +22,18 @@ load() {
 
 restarts() {
     load "$1"
+    back=vbd-$(domu_id d1)-51712
     domu_spawn d1 writes 'fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --rw=randwrite --bsrange=4k-128k --iodepth=16 --offset=8m --size=32m --loops=3 --verify=crc32c --verify_fatal=1'
     for round in 1 2; do
         sleep 2
-        must rmmod xen_blkback
+        echo "$back" >$driver/unbind
         sleep 1
-        must modprobe xen-blkback
+        echo "$back" >$driver/bind
+        must await_value 20 "$(disk_back d1 xvda)/state" 4
         must await_value 20 "$(disk_front d1 xvda)/state" 4
     done
     domu_join d1 writes 120 | grep -q 'err= 0'
-    domu_must d1 'dd if=/dev/xvda of=/dev/null bs=64k count=16 iflag=direct'
+    domu_must d1 'dd if=/dev/xvda of=/dev/null bs=64k count=16 iflag=direct && cd /sys/bus/xen/devices/vbd-51712/statistics && grep . * && [ "$(cat anew)" -gt 0 ]'
 }
 
 persistent() { restarts feature_persistent=1; }
