@@ -144,6 +144,9 @@ impl Frontend {
             (_, Connected | Reconfiguring | Reconfigured) => stay(Work::Run),
             // It has published with `Connected`, and the backend has not answered yet.
             (Connected, _) if !self.served => stay(Work::Wait),
+            // The backend's driver began anew, and finds the rings as they were published: it takes them over with all
+            // that is unanswered in them, and goes to `Connected`; or it cannot, and goes to `Closing`.
+            (Connected, _) if self.published == Initialised => stay(Work::Wait),
             // The backend left `Connected`.
             _ => step(Work::Disconnect, Closing),
         }

@@ -41,7 +41,9 @@
 //! the backend answers with `InitWait`, and everything is negotiated anew. So an end that was killed and started again
 //! has only to close what its former life left: [`Frontend::found`] and [`Backend::found`] take the state that stands
 //! in xenstore and go to `Closing` first, unless nothing was connected. The other end sees its peer leave `Connected`,
-//! gives up its rings, and keeps unanswered requests for the next connection. A backend that is `Closed` stays so until
+//! gives up its rings, and keeps unanswered requests for the next connection. Linux' block backend does it in another
+//! way: bound anew, it goes from `InitWait` to `Connected` by itself and takes over the rings that it finds published, so
+//! a block frontend that is `Connected` lets a backend do that. A backend that is `Closed` stays so until
 //! it sees `Initialising`: a frontend that is still `Connected` has not noticed yet, and its rings are not to be
 //! touched.
 

@@ -201,6 +201,21 @@ fn a_network_frontend_publishes_with_connected() {
     assert_eq!(front.next(State::InitWait, true).unwrap().work, FrontendWork::Disconnect);
 }
 
+/// Linux's blkback, unbound and bound again, finds the rings of a connected frontend and goes on with them.
+#[test]
+fn a_block_backend_may_take_over_its_rings() {
+    let mut front = Frontend::found(State::Initialising);
+    for backend in [State::InitWait, State::Connected] {
+        let step = front.next(backend, true).unwrap();
+        front.enter(step.to).unwrap();
+    }
+    for backend in [State::Initialising, State::InitWait, State::Initialised] {
+        assert_eq!(front.next(backend, true).unwrap().work, FrontendWork::Wait);
+    }
+    assert_eq!(front.next(State::Connected, true).unwrap().work, FrontendWork::Run);
+    assert_eq!(front.next(State::Closing, true).unwrap().work, FrontendWork::Disconnect);
+}
+
 #[test]
 fn a_restarted_backend_is_found_again() {
     let mut front = Frontend::found(State::Initialising);
