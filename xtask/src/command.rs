@@ -53,5 +53,10 @@ pub fn output(command: &mut Command) -> anyhow::Result<String> {
 
 fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    // A whole script as a word helps nobody.
+    let shown = words.map(|word| match word.to_string_lossy() {
+        word if word.contains('\n') => "…".into(),
+        word => word,
+    });
+    shown.collect::<Vec<_>>().join(" ")
 }

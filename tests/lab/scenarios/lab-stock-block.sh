@@ -3,7 +3,7 @@
 #
 # limit: 150
 # reports: lab-stock-block-dom0 lab-stock-block-domu lab-stock-block-attach lab-stock-block-verify
-# reports: lab-stock-block-detach lab-stock-block-destroy
+# reports: lab-stock-block-detach lab-stock-block-qemu lab-stock-block-destroy
 
 dom0() {
     grep -q control_d /proc/xen/capabilities
@@ -37,6 +37,19 @@ detach() {
     disk_remove one
 }
 
+qemu() {
+    qemu_start d1
+    device=$(disk_make two 64)
+    disk_attach d1 xvdb "$device" qdisk
+    device=$(disk_make three 64)
+    disk_attach d1 xvdc "$device" stock
+    for disk in xvdb xvdc; do
+        domu_must d1 "fio --name=v --filename=/dev/$disk --direct=1 --rw=write --bs=64k --size=2m --verify=crc32c"
+    done
+    disk_detach d1 xvdb
+    disk_detach d1 xvdc
+}
+
 destroy() {
     domu_stop d1
     must rmmod xen_blkback
@@ -47,4 +60,5 @@ check lab-stock-block-domu domu
 check lab-stock-block-attach attach
 check lab-stock-block-verify verify
 check lab-stock-block-detach detach
+check lab-stock-block-qemu qemu
 check lab-stock-block-destroy destroy

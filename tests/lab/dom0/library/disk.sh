@@ -62,7 +62,7 @@ disk_our_driver() {
 }
 
 # qemu_start DOMU: a QEMU that serves the DomU's disks with backendtype=qdisk, as xl starts it for a DomU that is created
-# with such a disk. `qemu_stop` ends it.
+# with such a disk.
 qemu_start() {
     local id
     id=$(domu_id "$1")
@@ -70,10 +70,9 @@ qemu_start() {
         -monitor /dev/null -serial /dev/null -parallel /dev/null -nodefaults -no-user-config \
         -pidfile "/run/qemu-$1.pid"
     must await_value 30 "/local/domain/0/device-model/$id/state" running
+    # By this node xl knows that a DomU has one, and ends it with the DomU.
+    xenstore-write "/local/domain/$id/image/device-model-pid" "$(cat "/run/qemu-$1.pid")"
 }
-
-# qemu_stop DOMU
-qemu_stop() { kill "$(cat "/run/qemu-$1.pid")"; }
 
 # disk_detach DOMU VDEV: and waits until both ends have let go.
 disk_detach() {
