@@ -1,19 +1,17 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # What every pair of block ends must be able to do together. The disk is xvda of the DomU `d1`, on /disks/pair.
 
-# pair_backend BACKEND: loads it, and makes it the one that `pair_attach` uses.
-pair_backend() {
+# pair_begin BACKEND: loads it, and makes it the one that `pair_attach` uses.
+pair_begin() {
+    echo "$1" >/run/lab/backend
+    truncate -s 64M /disks/pair
     case $1 in
         stock) must modprobe xen-blkback ;;
         ours) must insmod /modules/causeway-blkback.ko ;;
-        uring)
-            must modprobe xen-gntdev
-            causeway backend --xen >/run/lab/causeway.log 2>&1 &
-            echo $! >/run/lab/causeway.pid
-            ;;
+        uring) uring_start ;;
         qemu) ;; # xl started one for the domain
     esac
-    echo "$1" >/run/lab/backend
+    pair_attach
 }
 
 # pair_end: unloads it.
@@ -21,16 +19,17 @@ pair_end() {
     case $(cat /run/lab/backend) in
         stock) must rmmod xen_blkback ;;
         ours) must rmmod causeway_blkback ;;
-        uring) must kill "$(cat /run/lab/causeway.pid)" ;;
+        uring) uring_end TERM ;;
         qemu) ;;
     esac
+    rm /disks/pair
 }
 
 # pair_attach: and waits until both ends are connected. Kernel backends take a loop device on the file.
 pair_attach() {
     case $(cat /run/lab/backend) in
         stock | ours) disk_attach d1 xvda "$(losetup --find --show /disks/pair)" ;;
-        uring) disk_attach d1 xvda /disks/pair backendtype=tap script=block-causeway ;;
+        uring) uring_attach d1 xvda /disks/pair ;;
         qemu) disk_attach d1 xvda /disks/pair backendtype=qdisk ;;
     esac
     must await_value 20 "$(disk_front d1 xvda)/state" 4
@@ -53,13 +52,12 @@ pair_gone() { ! xenstore-exists "$1"; }
 pair_offer() { xenstore-read "$(disk_back d1 xvda)/$1" 2>/dev/null || echo "$2"; }
 pair_choice() { xenstore-read "$(disk_front d1 xvda)/$1" 2>/dev/null || echo "$2"; }
 
-# pair_check PREFIX: all checks of a pair, PREFIX-attach to PREFIX-again.
+# pair_check PREFIX BACKEND: all checks of a pair, PREFIX-BACKEND-attach to PREFIX-BACKEND-end.
 pair_check() {
     local part
-    rm -f /disks/pair
-    truncate -s 64M /disks/pair
-    check "$1-attach" pair_attach
-    for part in features files verify discard resize again; do check "$1-$part" pair_part $part; done
+    check "$1-$2-attach" pair_begin "$2"
+    for part in features files verify discard resize again; do check "$1-$2-$part" pair_part $part; done
+    check "$1-$2-end" pair_end
 }
 
 # Nothing is shown by a disk that is not there.
