@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# The backend in user space serves disks of a stock blkfront in a DomU of two processors: files and block devices, by
+# xl's own commands, beside the kernel's backend, and over its own end and that of its guest.
+#
+# limit: 420
+# reports: block-uring-attach block-uring-beside block-uring-filesystem block-uring-verify block-uring-steady
+# reports: block-uring-discard block-uring-resize block-uring-device block-uring-again block-uring-restarted
+# reports: block-uring-killed block-uring-destroyed block-uring-end
+
+mib=$((1 << 20))
+
+attach() {
+    must modprobe xen-blkback
+    truncate -s 96M /disks/one
+    uring_start
+    domu_start d1 vcpus=2 memory=384 extra=xen_blkfront.max_ring_page_order=2 xen-blkfront
+    grants_of 0 >/run/lab/grants
+    uring_attach d1 xvda /disks/one
+    front=$(disk_front d1 xvda)
+    must await_value 20 "$front/state" 4
+    must grep -q "/backend/vbd3/" <<<"$(xenstore-read "$front/backend")"
+    expect_eq "the number of queues" "$(xenstore-read "$front/multi-queue-num-queues")" 2
+    expect_eq "the ring's order" "$(xenstore-read "$front/ring-page-order")" 2
+    expect_eq "feature-persistent" "$(xenstore-read "$front/feature-persistent")" 1
+    expect_eq "the number of segments" "$(domu_run d1 'cat /sys/block/xvda/queue/max_segments')" 32
+    xl block-list d1 | grep -q "^51712 .*/backend/vbd3/"
+}
+
+# A stock disk of the same guest is none of its business.
+beside() {
+    device=$(disk_make stock 16)
+    disk_attach d1 xvdc "$device"
+    must await_value 20 "$(disk_front d1 xvdc)/state" 4
+    domu_must d1 'fio --name=v --filename=/dev/xvdc --direct=1 --rw=randwrite --bs=4k --size=1m --verify=crc32c'
+    must_fail grep -q "vbd $(domu_id d1)/51744" /run/uring.log
+    disk_detach d1 xvdc
+    disk_remove stock
+}
+
+filesystem() {
+    domu_must d1 'mke2fs -q -t ext4 /dev/xvda && mount -t ext4 /dev/xvda /mnt'
+    domu_must d1 'head -c 8m /dev/urandom | tee /mnt/file | sha256sum >/run/sum && umount /mnt'
+    domu_must d1 'e2fsck -fn /dev/xvda && mount -t ext4 /dev/xvda /mnt'
+    domu_must d1 '[ "$(sha256sum </mnt/file)" = "$(cat /run/sum)" ] && umount /mnt'
+}
+
+verify() {
+    local fio='fio --filename=/dev/xvda --direct=1 --ioengine=libaio --verify=crc32c --offset=48m --size=2m'
+    domu_must d1 "$fio --name=a --rw=randwrite --bs=4k --iodepth=32 --fsync=32"
+    domu_must d1 "$fio --name=b --rw=write --bs=128k --iodepth=1"
+    domu_must d1 "$fio --name=c --rw=randrw --bsrange=4k-512k --iodepth=32"
+    domu_must d1 "$fio --name=d --rw=randwrite --bs=4k --iodepth=1 --numjobs=4 --offset_increment=2m --size=1m"
+    [ "$(uring_stat flushes)" -gt 0 ] || fail "no flush arrived"
+    expect_eq "the number of failures" "$(uring_stat io_errors)" 0
+    expect_eq "the number of refusals" "$(uring_stat refused)" 0
+}
+
+# Grants that the guest uses again stay mapped: no call for them.
+steady() {
+    local run='fio --name=s --filename=/dev/xvda --direct=1 --ioengine=libaio --rw=randread --bs=4k --iodepth=32 --size=4m'
+    domu_must d1 "$run"
+    local mapped pages
+    mapped=$(uring_stat mapped_grants)
+    pages=$(uring_stat persistent_pages)
+    domu_must d1 "$run"
+    [ "$(uring_stat persistent_pages)" -ge $((pages + 1000)) ] || fail "pages were not used again"
+    [ "$(uring_stat mapped_grants)" -le $((mapped + 32)) ] || fail "more and more grants are mapped"
+    expect_eq "the number of copies" "$(uring_stat copied_pages)" 0
+}
+
+discard() {
+    domu_must d1 'dd if=/dev/urandom of=/dev/xvda bs=1M seek=64 count=16 oflag=direct'
+    local before=$(($(stat -c %b /disks/one) / 2048))
+    domu_must d1 "blkdiscard --offset $((64 * mib)) --length $((16 * mib)) /dev/xvda"
+    local after=$(($(stat -c %b /disks/one) / 2048))
+    [ $after -le $((before - 15)) ] || fail "the file has $after MiB, and had $before"
+    domu_must d1 "cmp -n $((16 * mib)) /dev/xvda /dev/zero $((64 * mib)) 0"
+}
+
+resize() {
+    truncate -s 128M /disks/one
+    kill -HUP "$(cat /run/uring.pid)"
+    within 20 resized 128
+    domu_must d1 'dd if=/dev/urandom of=/dev/xvda bs=1M seek=120 count=4 oflag=direct'
+}
+
+resized() { [ "$(domu_run d1 'blockdev --getsize64 /dev/xvda')" = $(($1 * mib)) ]; }
+
+# A block device of 4096 bytes a sector, and one that is read only.
+device() {
+    device=$(disk_make four 64 --sector-size 4096)
+    uring_attach d1 xvdb "$device"
+    must await_value 20 "$(disk_front d1 xvdb)/state" 4
+    expect_eq "the sector size" "$(domu_run d1 'cat /sys/block/xvdb/queue/logical_block_size')" 4096
+    domu_must d1 'fio --name=v --filename=/dev/xvdb --direct=1 --ioengine=libaio --iodepth=8 --rw=randwrite --bs=4k --size=2m --verify=crc32c'
+    domu_must d1 'blkdiscard --offset 0 --length 1m /dev/xvdb'
+    disk_detach d1 xvdb
+    uring_attach d1 xvdb "$device" access=ro
+    must await_value 20 "$(disk_front d1 xvdb)/state" 4
+    expect_eq "read-only" "$(domu_run d1 'blockdev --getro /dev/xvdb')" 1
+    disk_detach d1 xvdb
+    disk_remove four
+}
+
+again() {
+    disk_detach d1 xvda
+    domu_must d1 '[ ! -b /dev/xvda ]'
+    expect_eq "the number of grants mapped" "$(grants_of 0)" "$(cat /run/lab/grants)"
+    uring_attach d1 xvda /disks/one
+    must await_value 20 "$(disk_front d1 xvda)/state" 4
+    domu_must d1 'mount -t ext4 /dev/xvda /mnt && [ "$(sha256sum </mnt/file)" = "$(cat /run/sum)" ] && umount /mnt'
+}
+
+# Its end and new beginning while the guest writes: the guest waits, and what it wrote is there.
+load='fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --rw=randwrite --bs=4k --iodepth=32 --numjobs=2
+    --offset=48m --offset_increment=8m --size=4m --verify=crc32c --verify_fatal=1'
+
+restarted() {
+    domu_spawn d1 load "$load"
+    for _ in 1 2; do
+        sleep 2
+        uring_end TERM
+        expect_eq "the state that it left" "$(xenstore-read "$(disk_back d1 xvda)/state")" 4
+        uring_start
+    done
+    domu_join d1 load 120
+    expect_eq "the frontend's state" "$(xenstore-read "$(disk_front d1 xvda)/state")" 4
+}
+
+killed() {
+    domu_spawn d1 load "$load"
+    for _ in 1 2 3; do
+        sleep 2
+        uring_end KILL
+        uring_start
+    done
+    domu_join d1 load 120
+    expect_eq "the frontend's state" "$(xenstore-read "$(disk_front d1 xvda)/state")" 4
+    must grep "goes on, with [1-9]" /run/uring.log
+}
+
+# The guest dies in the middle of writes: nothing of it stays mapped, and the backend is as before.
+destroyed() {
+    domu_spawn d1 load "$load --time_based --runtime=100"
+    sleep 2
+    [ "$(grants_of 0)" -gt "$(cat /run/lab/grants)" ] || fail "no grant is mapped"
+    domu_stop d1
+    within 20 nothing_mapped
+    expect_eq "the number of grants mapped" "$(grants_of 0)" 0
+    expect_eq "the number of journals" "$(ls /run/uring | wc -l)" 0
+}
+
+nothing_mapped() { ! grep -q /dev/xen/gntdev "/proc/$(cat /run/uring.pid)/maps"; }
+
+end() {
+    uring_end TERM
+    must rmmod xen_blkback
+    must_fail grep ERROR /run/uring.log
+}
+
+for part in attach beside filesystem verify steady discard resize device again restarted killed destroyed end; do
+    check block-uring-$part $part
+done

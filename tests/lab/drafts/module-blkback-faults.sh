@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Our blkback while its frontend, its domain, its toolstack or its own module goes away in the middle of writes, and while
+# a frontend writes nonsense into xenstore. Nothing stays behind: no page of Dom0, no domain, no open disk.
+#
+# limit: 400
+# reports: module-blkback-faults-start module-blkback-faults-unplug module-blkback-faults-rmmod
+# reports: module-blkback-faults-keys module-blkback-faults-states module-blkback-faults-frontend-unbound
+# reports: module-blkback-faults-destroy module-blkback-faults-end
+# tolerates: rejecting I/O to offline device
+
+writes="fio --name=w --filename=/dev/xvda --direct=1 --ioengine=libaio --iodepth=32 --rw=randwrite --bsrange=4k-128k"
+writes="$writes --blockalign=4k --time_based --runtime=120"
+
+devices() { ls -d /sys/bus/xen-backend/devices/vbd-* 2>/dev/null; }
+no_device() { [ -z "$(devices)" ]; }
+no_thread() { ! ps | grep -q '[0-9]\.xvd[a-z]-[0-9]'; }
+let_go() { losetup -d "$(losetup -j "/disks/$1" | cut -d: -f1)"; rm "/disks/$1"; }
+written() { cat /sys/bus/xen-backend/devices/vbd-*-51712/statistics/wr_req; }
+
+# Begins to write, and comes back when the disk is busy.
+busy() {
+    domu_spawn "$1" writes "$writes"
+    before=$(written)
+    within 20 sh -c "[ \$(cat /sys/bus/xen-backend/devices/vbd-*-51712/statistics/wr_req) -gt $((before + 100)) ]"
+}
+
+start() {
+    must insmod /modules/causeway-blkback.ko
+    domu_start d1 xen-blkfront
+    domu_start d2 xen-blkfront
+    disk_attach d2 xvdb "$(disk_make other 16)"
+    disk_attach d1 xvda "$(disk_make one 64)"
+    must await_value 15 "$(disk_front d1 xvda)/state" 4
+}
+
+# What the other guest has must go on working.
+other_works() {
+    domu_must d2 'dd if=/dev/urandom of=/tmp/r bs=4k count=64 status=none && dd if=/tmp/r of=/dev/xvdb bs=4k oflag=direct status=none &&
+        dd if=/dev/xvdb bs=4k count=64 iflag=direct status=none | cmp - /tmp/r'
+}
+
+unplug() {
+    for _ in 1 2; do
+        busy d1
+        disk_detach d1 xvda
+        let_go one
+        domu_join d1 writes 30 || true
+        disk_attach d1 xvda "$(disk_make one 64)"
+        must await_value 15 "$(disk_front d1 xvda)/state" 4
+    done
+    other_works
+}
+
+# What was taken is finished and answered, what was not stays in the ring, and the next module goes on with it: nothing
+# is lost, and the frontend need not know.
+unload() {
+    domu_spawn d1 verify "fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --iodepth=32 --rw=randwrite --bs=4k --size=8m --verify=crc32c"
+    for _ in 1 2 3; do
+        within 20 sh -c '[ $(cat /sys/bus/xen-backend/devices/vbd-*-51712/statistics/wr_req) -gt 100 ]'
+        must rmmod causeway_blkback
+        no_thread
+        must insmod /modules/causeway-blkback.ko
+        must await_value 15 "$(disk_back d1 xvda)/state" 4
+        other_works
+    done
+    domu_join d1 verify 60
+}
+
+# A frontend that is a shell: it has the rights of one.
+keys() {
+    domu_stop d1
+    domu_start d1
+    disk_attach d1 xvda "$(disk_make one 64)"
+    front=$(disk_front d1 xvda)
+    back=$(disk_back d1 xvda)
+    must await_value 10 "$back/state" 2
+    path=device/vbd/51712
+    for nonsense in "ring-ref=0" "ring-ref=4294967295" "ring-ref=x" "event-channel=0" "event-channel=99" "event-channel=-1" \
+        "protocol=ia64-abi" "ring-page-order=5" "ring-page-order=4" "multi-queue-num-queues=0" "multi-queue-num-queues=9999" \
+        "feature-persistent=2" "ring-ref=$(printf '9%.0s' $(seq 1000))"; do
+        domu_must d1 "for pair in ring-ref=8 event-channel=3 protocol=x86_64-abi ring-page-order= multi-queue-num-queues= feature-persistent=1 '$nonsense'; do
+            value=\${pair#*=}; if [ -n \"\$value\" ]; then xenstore-write $path/\${pair%%=*} \"\$value\"; else xenstore-rm $path/\${pair%%=*} || true; fi; done 2>/dev/null
+            xenstore-write $path/state 3"
+        must await_value 10 "$back/state" 5
+        xenstore-read "/local/domain/0/error/${back#/local/domain/0/}/error" >/dev/null
+        domu_must d1 "xenstore-write $path/state 6"
+        must await_value 10 "$back/state" 6
+        domu_must d1 "xenstore-write $path/state 1"
+        must await_value 10 "$back/state" 2
+    done
+    other_works
+}
+
+# Through all states and none, as fast as it can.
+states() {
+    back=$(disk_back d1 xvda)
+    domu_must d1 'for round in $(seq 8); do for state in 1 3 4 5 6 0 2 7 8 9 99 -1 x 4294967296; do
+        xenstore-write device/vbd/51712/state $state; done; done'
+    domu_must d1 'for key in ring-ref event-channel protocol feature-persistent; do xenstore-rm device/vbd/51712/$key; done
+        xenstore-write device/vbd/51712/state 6'
+    must await_value 15 "$back/state" 6
+    domu_must d1 'xenstore-write device/vbd/51712/state 1'
+    must await_value 10 "$back/state" 2
+    domu_must d1 'modprobe xen-blkfront'
+    must await_value 15 "$(disk_front d1 xvda)/state" 4
+    domu_must d1 'dd if=/dev/xvda of=/dev/null bs=4k count=10 iflag=direct status=none'
+    [ "$(dmesg | grep -c causeway-vbd)" -lt 100 ] || fail "a guest fills the log"
+    other_works
+}
+
+unbound() {
+    busy d1
+    domu_must d1 'echo vbd-51712 >/sys/bus/xen/drivers/vbd/unbind'
+    must await_value 15 "$(disk_back d1 xvda)/state" 6
+    domu_join d1 writes 30 || true
+    domu_must d1 'echo vbd-51712 >/sys/bus/xen/drivers/vbd/bind'
+    must await_value 15 "$(disk_front d1 xvda)/state" 4
+    domu_must d1 'dd if=/dev/xvda of=/dev/null bs=4k count=10 iflag=direct status=none'
+}
+
+destroy() {
+    busy d1
+    domu_stop d1
+    within 10 no_thread_of_d1
+    [ "$(xl list | grep -c null)" = 0 ] || fail "a domain cannot go: $(xl list)"
+    let_go one
+    other_works
+}
+
+no_thread_of_d1() { [ "$(devices | wc -l)" = 1 ]; }
+
+end() {
+    domu_stop d2
+    within 10 no_device
+    let_go other
+    must rmmod causeway_blkback
+    no_thread
+    ! dmesg | grep -i 'foreign page\|leak'
+}
+
+check module-blkback-faults-start start
+check module-blkback-faults-unplug unplug
+check module-blkback-faults-rmmod unload
+check module-blkback-faults-keys keys
+check module-blkback-faults-states states
+check module-blkback-faults-frontend-unbound unbound
+check module-blkback-faults-destroy destroy
+check module-blkback-faults-end end

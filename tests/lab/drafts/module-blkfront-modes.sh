@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Our blkfront in each of its ways of working, with Linux' own backend: pages that stay mapped, pages of the requests
+# themselves, pages in between for a backend that is not trusted; few and many segments, large rings, two queues, blocks
+# of 4 KiB, and a disk that is only read. The module is unloaded and loaded between them, and its disks come back.
+#
+# limit: 300
+# reports: module-blkfront-modes-start module-blkfront-modes-persistent module-blkfront-modes-direct
+# reports: module-blkfront-modes-untrusted module-blkfront-modes-trusted-key module-blkfront-modes-few-segments
+# reports: module-blkfront-modes-large module-blkfront-modes-queues module-blkfront-modes-4kn
+# reports: module-blkfront-modes-read-only module-blkfront-modes-end
+
+ours=/modules/causeway-blkfront.ko
+
+start() {
+    must modprobe xen-blkback max_queues=4
+    domu_start d1 vcpus=2
+    disk_attach d1 xvda "$(disk_make one 64)"
+}
+
+# load PARAMETERS: the module anew, and its disk with it.
+load() {
+    domu_must d1 "rmmod causeway_blkfront 2>/dev/null; insmod $ours $* && for i in \$(seq 50); do [ -b /dev/xvda ] && exit 0; sleep 0.2; done; dmesg | tail -5; exit 1"
+}
+
+# Writes and reads at every alignment, in one, several and very many pages.
+verified() {
+    domu_must d1 "fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --rw=randwrite --bsrange=${1:-512}-512k --iodepth=16 --offset=8m --size=6m --verify=crc32c --fsync=32"
+    domu_must d1 'fio --name=s --filename=/dev/xvda --direct=1 --ioengine=libaio --rw=write --bs=1m --iodepth=4 --offset=32m --size=8m --verify=crc32c'
+}
+
+front_key() { xenstore-read "$(disk_front d1 xvda)/$1" 2>/dev/null; }
+
+persistent() {
+    load
+    expect_eq "feature-persistent" "$(front_key feature-persistent)" 1
+    expect_eq "segments" "$(domu_run d1 'cat /sys/block/xvda/queue/max_segments')" 32
+    verified
+}
+
+direct() {
+    load feature_persistent=0
+    expect_eq "feature-persistent" "$(front_key feature-persistent)" 0
+    verified
+}
+
+untrusted() {
+    load feature_persistent=0 trusted=0
+    verified
+}
+
+# What the toolstack says of one disk counts as well.
+trusted_key() {
+    domu_must d1 'rmmod causeway_blkfront'
+    xenstore-write "$(disk_front d1 xvda)/trusted" 0
+    load feature_persistent=0
+    verified
+    xenstore-write "$(disk_front d1 xvda)/trusted" 1
+}
+
+few_segments() {
+    load max_indirect_segments=0 feature_persistent=0
+    expect_eq "segments" "$(domu_run d1 'cat /sys/block/xvda/queue/max_segments')" 11
+    verified
+}
+
+large() {
+    load max_indirect_segments=256 max_ring_page_order=4
+    expect_eq "ring-page-order" "$(front_key ring-page-order)" 4
+    expect_eq "segments" "$(domu_run d1 'cat /sys/block/xvda/queue/max_segments')" 256
+    verified
+    load max_indirect_segments=256 max_ring_page_order=2 feature_persistent=0
+    expect_eq "ring-page-order" "$(front_key ring-page-order)" 2
+    verified
+}
+
+queues() {
+    load max_queues=2
+    expect_eq "queues" "$(front_key multi-queue-num-queues)" 2
+    expect_eq "queues of the disk" "$(domu_run d1 'ls -d /sys/block/xvda/mq/* | wc -l')" 2
+    domu_must d1 'fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --rw=randwrite --bs=4k --iodepth=32 --numjobs=4 --offset_increment=4m --size=2m --verify=crc32c'
+}
+
+fourkn() {
+    disk_attach d1 xvdb "$(disk_make two 64 --sector-size 4096)"
+    domu_must d1 'for i in $(seq 50); do [ -b /dev/xvdb ] && break; sleep 0.2; done'
+    expect_eq "logical block" "$(domu_run d1 'cat /sys/block/xvdb/queue/logical_block_size')" 4096
+    for persistent in 1 0; do
+        load feature_persistent=$persistent
+        domu_must d1 'for i in $(seq 50); do [ -b /dev/xvdb ] && break; sleep 0.2; done'
+        domu_must d1 'fio --name=v --filename=/dev/xvdb --direct=1 --ioengine=libaio --rw=randwrite --bsrange=4k-512k --iodepth=16 --offset=8m --size=4m --verify=crc32c'
+        domu_must d1 'mke2fs -q -t ext4 /dev/xvdb && mount -t ext4 /dev/xvdb /mnt && cp -r /lab /mnt && umount /mnt && e2fsck -fn /dev/xvdb'
+    done
+    disk_detach d1 xvdb
+}
+
+read_only() {
+    disk_attach d1 xvdc "$(disk_make three 16)" access=ro
+    domu_must d1 'for i in $(seq 50); do [ -b /dev/xvdc ] && break; sleep 0.2; done; [ "$(cat /sys/block/xvdc/ro)" = 1 ]'
+    domu_must d1 'dd if=/dev/xvdc of=/dev/null bs=64k count=16 iflag=direct && ! dd if=/dev/zero of=/dev/xvdc bs=4k count=1 oflag=direct'
+    disk_detach d1 xvdc
+}
+
+end() {
+    domu_must d1 'rmmod causeway_blkfront'
+    domu_stop d1
+    must rmmod xen_blkback
+}
+
+check module-blkfront-modes-start start
+check module-blkfront-modes-persistent persistent
+check module-blkfront-modes-direct direct
+check module-blkfront-modes-untrusted untrusted
+check module-blkfront-modes-trusted-key trusted_key
+check module-blkfront-modes-few-segments few_segments
+check module-blkfront-modes-large large
+check module-blkfront-modes-queues queues
+check module-blkfront-modes-4kn fourkn
+check module-blkfront-modes-read-only read_only
+check module-blkfront-modes-end end
