@@ -6,6 +6,7 @@
 //! build modules for it ([`kernel`]), the first roots of Dom0 and DomU ([`image`]). `test` boots a machine
 //! ([`machine`]) for each scenario of `tests/lab/scenarios` ([`scenario`]) and judges what it reported ([`run`]).
 
+mod bench;
 mod cpio;
 mod image;
 mod kernel;
@@ -41,6 +42,8 @@ enum Task {
     Setup,
     /// Boot machines and run scenarios in them.
     Test(run::Options),
+    /// Count what a request costs, in instructions, ours and stock.
+    Bench(bench::Options),
     /// Boot a Dom0 with a DomU and get a shell in it.
     Shell(shell::Options),
 }
@@ -63,6 +66,7 @@ pub fn run(options: &Options) -> Result<()> {
             }
             std::process::exit(1)
         }
+        Task::Bench(options) => bench::run(options),
         Task::Shell(options) => shell::run(options),
     }
 }
@@ -127,6 +131,20 @@ impl Lab {
     ///
     /// When a part is missing.
     pub fn initrd(&self, out: &Path) -> Result<PathBuf> {
+        self.initrd_with(out, Vec::new(), Vec::new())
+    }
+
+    /// The same, with more in Dom0 and in DomU.
+    ///
+    /// # Errors
+    ///
+    /// When a part is missing.
+    pub fn initrd_with(
+        &self,
+        out: &Path,
+        more_in_dom0: image::Overlay,
+        more_in_domu: image::Overlay,
+    ) -> Result<PathBuf> {
         let here = command::workspace().join("tests/lab");
         let modules = out.join("modules");
         modules::build(&self.root, &self.kernel, &modules)?;
@@ -139,6 +157,7 @@ impl Lab {
             ("/modules".into(), modules.clone()),
             ("/usr/bin/causeway".into(), causeway.clone()),
         ];
+        overlay.extend(more_in_domu);
         self.images.compose("domu", &overlay, &domu)?;
 
         let dom0 = out.join("dom0.initrd");
@@ -157,6 +176,7 @@ impl Lab {
         for name in ["run-scenario", "scenario.sh", "shell.sh", "library"] {
             overlay.push((format!("/lab/{name}"), here.join("dom0").join(name)));
         }
+        overlay.extend(more_in_dom0);
         self.images.compose("dom0", &overlay, &dom0)?;
         Ok(dom0)
     }
