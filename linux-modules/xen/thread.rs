@@ -6,7 +6,7 @@
 
 use core::ffi::c_void;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use kernel::bindings;
 use kernel::error::from_err_ptr;
@@ -29,15 +29,30 @@ impl Drop for Task {
 }
 
 /// Where a thread sleeps, and is woken. A wake-up while it is awake is not lost: the next sleep ends at once.
+///
+/// The thread is prompt: it runs before ordinary threads, as those of interrupts do. A wake-up then costs much less, for
+/// nothing has to be accounted to be fair. It is one of them for the rest of a tick in which it began more than
+/// [`PROMPT_PASSES`] passes, so that a peer that always has something for it leaves time to others.
 pub struct Parker {
     woken: AtomicU32,
     task: SetOnce<Task>,
+    /// The tick of the last pass, and the passes in it. Only the thread itself uses them.
+    tick: AtomicUsize,
+    passes: AtomicU32,
 }
+
+/// A pass of a queue's thread takes some microseconds: this is about a quarter of a tick.
+const PROMPT_PASSES: u32 = 128;
 
 impl Parker {
     /// One that no thread has yet.
     pub fn new() -> Self {
-        Self { woken: AtomicU32::new(0), task: SetOnce::new() }
+        Self {
+            woken: AtomicU32::new(0),
+            task: SetOnce::new(),
+            tick: AtomicUsize::new(0),
+            passes: AtomicU32::new(0),
+        }
     }
 
     /// Wakes the thread. In any context.
@@ -52,10 +67,35 @@ impl Parker {
         }
     }
 
-    /// Forgets wake-ups so far: what they were about, the thread is about to look at. Returns whether there was one.
+    /// Begins a pass: forgets wake-ups so far, for what they were about the thread is about to look at. Returns whether
+    /// there was one. To be called by the thread itself.
     #[inline]
     pub fn clear(&self) -> bool {
+        self.pace();
         self.woken.swap(0, Ordering::AcqRel) != 0
+    }
+
+    /// Sees to it that the thread is prompt, but not too often.
+    #[inline]
+    fn pace(&self) {
+        // SAFETY: It is always there, and changes at any time.
+        let tick = unsafe { core::ptr::read_volatile(&raw const bindings::jiffies) };
+        let passes = self.passes.load(Ordering::Relaxed);
+        if self.tick.load(Ordering::Relaxed) == tick {
+            self.passes.store(passes.saturating_add(1), Ordering::Relaxed);
+            if passes == PROMPT_PASSES {
+                // SAFETY: A thread may choose this for itself, outside of interrupts and without a spinlock.
+                unsafe { sys::causeway_set_prompt(false) };
+            }
+            return;
+        }
+        self.tick.store(tick, Ordering::Relaxed);
+        self.passes.store(1, Ordering::Relaxed);
+        // Also in the first pass of all.
+        if passes == 0 || passes > PROMPT_PASSES {
+            // SAFETY: As above.
+            unsafe { sys::causeway_set_prompt(true) };
+        }
     }
 
     /// Sleeps until woken, or until a moment of [`now`]. To be called by the thread itself.
