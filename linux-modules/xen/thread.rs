@@ -6,7 +6,7 @@
 
 use core::ffi::c_void;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use kernel::bindings;
 use kernel::error::from_err_ptr;
@@ -37,7 +37,7 @@ pub struct Parker {
     woken: AtomicU32,
     task: SetOnce<Task>,
     /// The tick of the last pass, and the passes in it. Only the thread itself uses them.
-    tick: AtomicUsize,
+    tick: AtomicU64,
     passes: AtomicU32,
 }
 
@@ -50,7 +50,7 @@ impl Parker {
         Self {
             woken: AtomicU32::new(0),
             task: SetOnce::new(),
-            tick: AtomicUsize::new(0),
+            tick: AtomicU64::new(0),
             passes: AtomicU32::new(0),
         }
     }
@@ -78,8 +78,7 @@ impl Parker {
     /// Sees to it that the thread is prompt, but not too often.
     #[inline]
     fn pace(&self) {
-        // SAFETY: It is always there, and changes at any time.
-        let tick = unsafe { core::ptr::read_volatile(&raw const bindings::jiffies) };
+        let tick = ticks();
         let passes = self.passes.load(Ordering::Relaxed);
         if self.tick.load(Ordering::Relaxed) == tick {
             self.passes.store(passes.saturating_add(1), Ordering::Relaxed);

@@ -1,26 +1,26 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # The load of `cargo xtask lab bench block`, as a scenario: every frontend with every backend, every cell with each pair.
 #
-# Words on the kernel's command line, each a list separated by commas:
-#   bench_backs=stock,ours,uring    backends, one after the other in this order
-#   bench_fronts=stock,ours         frontends, a DomU each, which take turns within a cell
+# Words on the kernel's command line, each a list separated by `+`:
+#   bench_backs=stock+ours+uring    backends, one after the other in this order
+#   bench_fronts=stock+ours         frontends, a DomU each, which take turns within a cell
 #   bench_cells=…                   what is done; see `cell`
-#   bench_queues=1,2                so many queues, in a DomU of so many CPUs
+#   bench_queues=1+2                so many queues, in a DomU of so many CPUs
 #   bench_seed=N                    which random places
 #   bench_symbols=1                 write symbols to the disk /dev/vda, for a profile
 #
 # Nothing polls while a load runs: Dom0 waits in a watch. Each run reports a line `RUN FRONT BACK CELL key=value…`.
 
-word() { sed -n "s/.*\b$1=\([^ ]*\).*/\1/p" /proc/cmdline | tr , ' '; }
+word() { sed -n "s/.*\b$1=\([^ ]*\).*/\1/p" /proc/cmdline | tr + ' '; }
 
 # cell NAME: the load's options, for one queue.
 cell() {
     case $1 in
-        randread4k.d1) echo --requests 500 ;;
-        randwrite4k.d1) echo --op write --requests 500 ;;
-        randread4k.d32) echo --depth 32 --requests 2000 ;;
-        randwrite4k.d32) echo --op write --depth 32 --requests 2000 ;;
-        read128k.d8) echo --pattern sequential --block 131072 --depth 8 --requests 300 ;;
+        randread4k.d1) echo --warm 64 --requests 250 ;;
+        randwrite4k.d1) echo --op write --warm 64 --requests 250 ;;
+        randread4k.d32) echo --depth 32 --warm 256 --requests 1280 ;;
+        randwrite4k.d32) echo --op write --depth 32 --warm 256 --requests 1280 ;;
+        read128k.d8) echo --pattern sequential --block 131072 --depth 8 --warm 64 --requests 128 ;;
         *) fail "no cell $1" ;;
     esac
 }

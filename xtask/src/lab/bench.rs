@@ -41,6 +41,9 @@ pub struct Options {
     /// Backends.
     #[arg(long, value_delimiter = ',', default_value = "stock,ours,uring")]
     backs: Vec<String>,
+    /// Take modules (`causeway-….ko`) in this folder in place of those built here: to compare two versions.
+    #[arg(long)]
+    modules: Option<PathBuf>,
     /// Boot one machine and print where its instructions were executed, ours and stock side by side.
     #[arg(long)]
     profile: bool,
@@ -77,7 +80,7 @@ pub fn run(options: &Options) -> Result<()> {
     let out = command::workspace().join("target/lab/bench");
     let _ = fs::remove_dir_all(&out);
     fs::create_dir_all(&out)?;
-    let (plugin, initrd) = (plugin(&lab, &out)?, initrd(&lab, &out)?);
+    let (plugin, initrd) = (plugin(&lab, &out)?, initrd(&lab, &out, options.modules.as_deref())?);
     let bench = Bench { lab, out, plugin, initrd, options };
     let boots = if options.profile { 1 } else { options.boots };
     for number in 0..boots {
@@ -98,7 +101,7 @@ fn plugin(lab: &Lab, out: &Path) -> Result<PathBuf> {
 }
 
 /// Dom0's first root, with the load and the scenario.
-fn initrd(lab: &Lab, out: &Path) -> Result<PathBuf> {
+fn initrd(lab: &Lab, out: &Path, modules: Option<&Path>) -> Result<PathBuf> {
     command::run(command::cargo().args([
         "build",
         "--quiet",
@@ -110,16 +113,26 @@ fn initrd(lab: &Lab, out: &Path) -> Result<PathBuf> {
     ]))?;
     let load = command::workspace().join("target/release/blkload");
     let scenario = command::workspace().join("tests/lab/bench/block.sh");
-    let domu: image::Overlay = vec![("/usr/bin/blkload".into(), load)];
+    let mut domu: image::Overlay = vec![("/usr/bin/blkload".into(), load)];
     // For the disk that takes a profile's symbols.
     let driver = out.join("virtio_blk.ko");
     let packed = lab.kernel.file("kernel/drivers/block/virtio_blk.ko.xz");
     let unpack = "xz -dc \"$1\" >\"$2\"";
     command::run(&mut lab.root.script(unpack, &[&packed, &driver.display().to_string()]))?;
-    let dom0: image::Overlay = vec![
+    let mut dom0: image::Overlay = vec![
         ("/lab/scenarios/bench-block.sh".into(), scenario),
         ("/lab/virtio_blk.ko".into(), driver),
     ];
+    if let Some(modules) = modules {
+        for entry in modules.read_dir().with_context(|| modules.display().to_string())? {
+            let module = entry?.path();
+            let name = module.file_name().unwrap_or_default().to_string_lossy();
+            if name.ends_with(".ko") {
+                dom0.push((format!("/modules/{name}"), module.clone()));
+                domu.push((format!("/modules/{name}"), module.clone()));
+            }
+        }
+    }
     lab.initrd_with(out, dom0, domu)
 }
 
@@ -188,13 +201,13 @@ impl Bench<'_> {
         words
     }
 
-    /// The scenario's command line. Each machine begins with another backend and another frontend.
+    /// The scenario's command line; a comma would end it. Each machine begins with another backend and another frontend.
     fn words(&self, number: usize) -> String {
         let turned = |list: &[String]| {
             let mut list = list.to_vec();
             let by = number % list.len().max(1);
             list.rotate_left(by);
-            list.join(",")
+            list.join("+")
         };
         let cells = CELLS.iter().filter(|cell| cell.starts_with(&self.options.only)).copied();
         let queues: Vec<_> = self.options.queues.iter().map(usize::to_string).collect();
@@ -203,8 +216,8 @@ impl Bench<'_> {
             number + 1,
             turned(&self.options.backs),
             turned(&self.options.fronts),
-            cells.collect::<Vec<_>>().join(","),
-            queues.join(","),
+            cells.collect::<Vec<_>>().join("+"),
+            queues.join("+"),
         );
         if self.options.profile {
             words += " bench_symbols=1";

@@ -134,7 +134,7 @@ impl Lab {
         self.initrd_with(out, Vec::new(), Vec::new())
     }
 
-    /// The same, with more in Dom0 and in DomU.
+    /// The same, with more in Dom0 and in DomU, which goes before what would be there.
     ///
     /// # Errors
     ///
@@ -142,8 +142,8 @@ impl Lab {
     pub fn initrd_with(
         &self,
         out: &Path,
-        more_in_dom0: image::Overlay,
-        more_in_domu: image::Overlay,
+        mut in_dom0: image::Overlay,
+        mut in_domu: image::Overlay,
     ) -> Result<PathBuf> {
         let here = command::workspace().join("tests/lab");
         let modules = out.join("modules");
@@ -151,17 +151,16 @@ impl Lab {
         let causeway = programs::build(&self.root, out)?;
 
         let domu = out.join("domu.initrd");
-        let mut overlay: image::Overlay = vec![
+        in_domu.extend([
             ("/init".into(), here.join("domu/init")),
             ("/lab/agent".into(), here.join("domu/agent")),
             ("/modules".into(), modules.clone()),
             ("/usr/bin/causeway".into(), causeway.clone()),
-        ];
-        overlay.extend(more_in_domu);
-        self.images.compose("domu", &overlay, &domu)?;
+        ]);
+        self.images.compose("domu", &in_domu, &domu)?;
 
         let dom0 = out.join("dom0.initrd");
-        overlay = vec![
+        in_dom0.extend([
             ("/init".into(), here.join("dom0/init")),
             ("/guest/initrd".into(), domu),
             ("/guest/vmlinux".into(), self.kernel.image()),
@@ -172,12 +171,11 @@ impl Lab {
                 "/etc/xen/scripts/block-causeway".into(),
                 command::workspace().join("uring-backend/dom0/block-causeway"),
             ),
-        ];
+        ]);
         for name in ["run-scenario", "scenario.sh", "shell.sh", "library"] {
-            overlay.push((format!("/lab/{name}"), here.join("dom0").join(name)));
+            in_dom0.push((format!("/lab/{name}"), here.join("dom0").join(name)));
         }
-        overlay.extend(more_in_dom0);
-        self.images.compose("dom0", &overlay, &dom0)?;
+        self.images.compose("dom0", &in_dom0, &dom0)?;
         Ok(dom0)
     }
 }
