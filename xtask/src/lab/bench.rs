@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
-use super::machine::{Dom0, Machine};
+use super::machine::{Clock, Dom0, Machine};
 use super::{Lab, image, versions};
 use crate::command;
 
@@ -64,10 +64,6 @@ const CELLS: &[&str] =
 
 /// Seconds that a machine may take in all. It needs a sixth of that on two idle CPUs.
 const LIMIT: u64 = 2400;
-
-/// The clock: an instruction is a nanosecond, and waiting takes no time. No randomness from outside.
-const CLOCK: &[&str] =
-    &["-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm", "-seed", "7"];
 
 /// Boots the machines and prints the report.
 ///
@@ -154,7 +150,7 @@ impl Bench<'_> {
         let start = Instant::now();
         let machine = Machine {
             hypervisor: self.lab.xen.clone(),
-            kernel: self.lab.kernel.image(&self.lab.root),
+            kernel: self.lab.kernel.image(),
             initrd: self.initrd.clone(),
             dom0: Dom0::Pv,
             words: self.words(number),
@@ -162,7 +158,7 @@ impl Bench<'_> {
         let (serial, report) = (self.file(number, "serial.log"), self.file(number, "report.log"));
         File::create(&report)?;
         let mut qemu = machine.command(&self.lab.root, &report);
-        qemu.args(CLOCK).arg("-plugin").arg(self.plugin_words(number));
+        qemu.args(Clock::Instructions.arguments()).arg("-plugin").arg(self.plugin_words(number));
         if self.options.profile {
             // Its disk takes the symbols: 10 MB, which a serial port would take minutes for.
             let disk = self.file(number, "symbols");
