@@ -29,7 +29,7 @@ backend_load() {
     case $1 in
         stock) must modprobe xen-blkback max_queues=4 ;;
         ours) must insmod /modules/causeway-blkback.ko max_queues=4 ;;
-        uring) causeway backend --domid 0 >/run/lab/uring.log 2>&1 & echo $! >/run/lab/uring.pid ;;
+        uring) uring_start ;;
     esac
 }
 
@@ -37,15 +37,15 @@ backend_unload() {
     case $1 in
         stock) must rmmod xen-blkback ;;
         ours) must rmmod causeway-blkback ;;
-        uring) kill "$(cat /run/lab/uring.pid)" ;;
+        uring) uring_end TERM ;;
     esac
 }
 
-# One disk after the other, on the same device, so that all pairs have the same.
+# attach DOMU BACKEND DEVICE
 attach() {
     case $2 in
-        uring) disk_attach "$1" xvda /dev/loop0 backendtype=tap script=block-causeway ;;
-        *) disk_attach "$1" xvda /dev/loop0 ;;
+        uring) uring_attach "$1" xvda "$3" ;;
+        *) disk_attach "$1" xvda "$3" ;;
     esac
     must await_value 20 "$(disk_front "$1" xvda)/state" 4
     domu_must "$1" "n=0; until [ -b /dev/xvda ]; do [ \$n -lt 50 ] || exit 1; n=\$((n + 1)); sleep 0.1; done" >/dev/null
@@ -66,17 +66,20 @@ symbols() {
     } >>/disks/symbols
 }
 
+# A disk for each frontend, which all backends serve in turn.
 boot() {
-    disk_make bench 64 >/dev/null
-    dd if=/dev/urandom of=/disks/bench bs=1M count=64 2>/dev/null
-    sync
+    local front
+    for front in $(word bench_fronts); do
+        disk_make "$front" 64 >"/run/lab/$front.device"
+        dd if=/dev/urandom of="/disks/$front" bs=1M count=64 conv=notrunc 2>/dev/null
+    done
 }
 
 # load QUEUES BACKEND: every cell with every frontend.
 load() {
     local queues=$1 back=$2 front name result
     backend_load "$back"
-    for front in $(word bench_fronts); do attach "$front$queues" "$back"; done
+    for front in $(word bench_fronts); do attach "$front$queues" "$back" "$(cat "/run/lab/$front.device")"; done
     for name in $(word bench_cells); do
         for front in $(word bench_fronts); do
             result=$(domu_must "$front$queues" \
