@@ -6,6 +6,7 @@
 //! slows both alike; [`report`] makes the median, the spread, the table and the JSON of them.
 
 pub mod block;
+pub mod lab;
 pub mod mark;
 pub mod raw;
 pub mod report;

@@ -28,7 +28,7 @@ enum Task {
     Test(test::Options),
     /// Measure against the stock part: `bench ring` or `bench block`.
     Bench(bench::Options),
-    /// Virtual machines on the real Xen: `lab setup`, `lab test [FILTER]`, `lab shell`.
+    /// Virtual machines on the real Xen: `lab setup`, `lab test [FILTER]`, `lab shell`, `lab bench block`.
     Lab(lab::Options),
     /// Install the Debian packages that the tests need (as root), or say which are missing.
     Setup,

@@ -72,7 +72,7 @@ fn main() -> anyhow::Result<()> {
     ensure!(options.depth > 0 && options.requests > 0 && options.threads > 0, "nothing to do");
     ensure!(options.block > 0 && options.block % 512 == 0, "blocks are whole sectors");
     let (warm, start) = (Barrier::new(options.threads + 1), Barrier::new(options.threads + 1));
-    let (times, elapsed) = thread::scope(|scope| {
+    let (mut times, whole, elapsed) = thread::scope(|scope| {
         let threads: Vec<_> = (0..options.threads)
             .map(|number| {
                 let (options, warm, start) = (&options, &warm, &start);
@@ -89,28 +89,28 @@ fn main() -> anyhow::Result<()> {
             })
             .collect();
         warm.wait();
-        let begin = Instant::now();
+        let begin = (Instant::now(), mark::ticks());
         mark::begin();
         start.wait();
         let results: Vec<_> = threads.into_iter().map(thread::ScopedJoinHandle::join).collect();
         mark::end();
-        let elapsed = begin.elapsed();
+        let (elapsed, ticks) = (begin.0.elapsed(), mark::ticks() - begin.1);
         let mut times = Vec::new();
         for result in results {
             let result: anyhow::Result<Vec<u64>> =
                 result.map_err(|_| anyhow::anyhow!("a thread panicked"))?;
             times.extend(result?);
         }
-        anyhow::Ok((times, elapsed))
+        anyhow::Ok((times, ticks, elapsed))
     })?;
-    let mut times = times;
     times.sort_unstable();
+    let nanoseconds = |ticks: u64| u128::from(ticks) * elapsed.as_nanos() / u128::from(whole);
     println!(
         "requests={} ns={} p50={} p99={}",
         times.len(),
         elapsed.as_nanos() / times.len() as u128,
-        times[times.len() / 2],
-        times[times.len() * 99 / 100],
+        nanoseconds(times[times.len() / 2]),
+        nanoseconds(times[times.len() * 99 / 100]),
     );
     Ok(())
 }
@@ -174,7 +174,7 @@ impl Lane {
         Ok(Self { file, blocks, memory, uring, op, block, depth, place })
     }
 
-    /// Does so many requests, and notes how many nanoseconds each took.
+    /// Does so many requests, and notes how many ticks each took.
     fn run(&mut self, requests: usize, times: &mut Vec<u64>) -> anyhow::Result<()> {
         if self.uring.is_some() {
             self.deep(requests, times)
@@ -190,7 +190,7 @@ impl Lane {
     fn one_by_one(&mut self, requests: usize, times: &mut Vec<u64>) -> anyhow::Result<()> {
         for _ in 0..requests {
             let offset = self.offset();
-            let begin = Instant::now();
+            let begin = mark::ticks();
             let memory = self.memory.as_region().base().as_ptr();
             // SAFETY: the lane's own memory, at least a block of it, which nothing else touches meanwhile.
             let buffer = unsafe { std::slice::from_raw_parts_mut(memory, self.block) };
@@ -198,19 +198,19 @@ impl Lane {
                 Op::Read => self.file.read_exact_at(buffer, offset)?,
                 Op::Write => self.file.write_all_at(buffer, offset)?,
             }
-            times.push(begin.elapsed().as_nanos() as u64);
+            times.push(mark::ticks() - begin);
         }
         Ok(())
     }
 
     fn deep(&mut self, requests: usize, times: &mut Vec<u64>) -> anyhow::Result<()> {
-        let mut begins = vec![Instant::now(); self.depth];
+        let mut begins = vec![0; self.depth];
         let mut free: Vec<usize> = (0..self.depth).rev().collect();
         let (mut sent, mut done) = (0, 0);
         while done < requests {
             while sent < requests {
                 let Some(slot) = free.pop() else { break };
-                begins[slot] = Instant::now();
+                begins[slot] = mark::ticks();
                 self.push(slot)?;
                 sent += 1;
             }
@@ -223,7 +223,7 @@ impl Lane {
                 }
                 ensure!(result as usize == self.block, "only {result} bytes of a block");
                 let slot = entry.user_data() as usize;
-                times.push(begins[slot].elapsed().as_nanos() as u64);
+                times.push(mark::ticks() - begins[slot]);
                 free.push(slot);
                 done += 1;
             }

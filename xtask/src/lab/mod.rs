@@ -6,6 +6,7 @@
 //! build modules for it ([`kernel`]), the first roots of Dom0 and DomU ([`image`]). `test` boots a machine
 //! ([`machine`]) for each scenario of `tests/lab/scenarios` ([`scenario`]) and judges what it reported ([`run`]).
 
+mod bench;
 mod cpio;
 mod image;
 mod kernel;
@@ -41,6 +42,8 @@ enum Task {
     Setup,
     /// Boot machines and run scenarios in them.
     Test(run::Options),
+    /// Count what a request costs, in instructions, ours and stock.
+    Bench(bench::Options),
     /// Boot a Dom0 with a DomU and get a shell in it.
     Shell(shell::Options),
 }
@@ -63,6 +66,7 @@ pub fn run(options: &Options) -> Result<()> {
             }
             std::process::exit(1)
         }
+        Task::Bench(options) => bench::run(options),
         Task::Shell(options) => shell::run(options),
     }
 }
@@ -127,22 +131,36 @@ impl Lab {
     ///
     /// When a part is missing.
     pub fn initrd(&self, out: &Path) -> Result<PathBuf> {
+        self.initrd_with(out, Vec::new(), Vec::new())
+    }
+
+    /// The same, with more in Dom0 and in DomU, which goes before what would be there.
+    ///
+    /// # Errors
+    ///
+    /// When a part is missing.
+    pub fn initrd_with(
+        &self,
+        out: &Path,
+        mut in_dom0: image::Overlay,
+        mut in_domu: image::Overlay,
+    ) -> Result<PathBuf> {
         let here = command::workspace().join("tests/lab");
         let modules = out.join("modules");
         modules::build(&self.root, &self.kernel, &modules)?;
         let causeway = programs::build(&self.root, out)?;
 
         let domu = out.join("domu.initrd");
-        let mut overlay: image::Overlay = vec![
+        in_domu.extend([
             ("/init".into(), here.join("domu/init")),
             ("/lab/agent".into(), here.join("domu/agent")),
             ("/modules".into(), modules.clone()),
             ("/usr/bin/causeway".into(), causeway.clone()),
-        ];
-        self.images.compose("domu", &overlay, &domu)?;
+        ]);
+        self.images.compose("domu", &in_domu, &domu)?;
 
         let dom0 = out.join("dom0.initrd");
-        overlay = vec![
+        in_dom0.extend([
             ("/init".into(), here.join("dom0/init")),
             ("/guest/initrd".into(), domu),
             ("/guest/vmlinux".into(), self.kernel.image()),
@@ -153,11 +171,11 @@ impl Lab {
                 "/etc/xen/scripts/block-causeway".into(),
                 command::workspace().join("uring-backend/dom0/block-causeway"),
             ),
-        ];
+        ]);
         for name in ["run-scenario", "scenario.sh", "shell.sh", "library"] {
-            overlay.push((format!("/lab/{name}"), here.join("dom0").join(name)));
+            in_dom0.push((format!("/lab/{name}"), here.join("dom0").join(name)));
         }
-        self.images.compose("dom0", &overlay, &dom0)?;
+        self.images.compose("dom0", &in_dom0, &dom0)?;
         Ok(dom0)
     }
 }
