@@ -45,11 +45,12 @@ filesystem() {
 }
 
 verify() {
+    domu_limit=120
     local fio='fio --filename=/dev/xvda --direct=1 --ioengine=libaio --verify=crc32c --offset=48m --size=2m'
     domu_must d1 "$fio --name=a --rw=randwrite --bs=4k --iodepth=32 --fsync=32"
     domu_must d1 "$fio --name=b --rw=write --bs=128k --iodepth=1"
     domu_must d1 "$fio --name=c --rw=randrw --bsrange=4k-512k --iodepth=32"
-    domu_must d1 "$fio --name=d --rw=randwrite --bs=4k --iodepth=1 --numjobs=4 --offset_increment=2m --size=1m"
+    domu_must d1 "$fio --name=d --rw=randwrite --bs=4k --iodepth=1 --numjobs=4 --offset_increment=2m --size=256k"
     [ "$(uring_stat flushes)" -gt 0 ] || fail "no flush arrived"
     expect_eq "the number of failures" "$(uring_stat io_errors)" 0
     expect_eq "the number of refusals" "$(uring_stat refused)" 0
