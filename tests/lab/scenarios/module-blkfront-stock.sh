@@ -30,7 +30,7 @@ keys() {
 
 names() {
     expect_eq "numbers of xvda" "$(domu_run d1 'cat /sys/block/xvda/dev')" 202:0
-    for vdev in xvdq hdc sdb1 xvdaa; do disk_attach d1 $vdev "$(disk_make $vdev 8)"; done
+    for vdev in xvdq hdc sdb1 xvdaa; do disk_offer d1 $vdev "$(disk_make $vdev 8)"; done
     domu_must d1 'for i in 1 2 3 4 5 6 7 8 9 10; do [ -b /dev/xvdaa ] && [ -b /dev/xvdb1 ] && [ -b /dev/xvdc ] && [ -b /dev/xvdq ] && exit 0; sleep 0.3; done; ls /dev/xvd*; exit 1'
     expect_eq "numbers of xvdq" "$(domu_run d1 'cat /sys/block/xvdq/dev')" 202:4096
     expect_eq "numbers of xvdaa" "$(domu_run d1 'cat /sys/block/xvdaa/dev')" 202:6656
