@@ -3,7 +3,7 @@
 # is flushed, discarded and resized, goes and comes again.
 #
 # limit: 240
-# reports: module-blkfront-stock-attach module-blkfront-stock-keys module-blkfront-stock-names
+# reports: module-blkfront-stock-attach module-blkfront-stock-keys
 # reports: module-blkfront-stock-filesystem module-blkfront-stock-verify module-blkfront-stock-discard
 # reports: module-blkfront-stock-resize module-blkfront-stock-detach module-blkfront-stock-again
 # reports: module-blkfront-stock-unload
@@ -28,16 +28,6 @@ keys() {
     xl block-list d1 | grep -q " 4 "
 }
 
-names() {
-    expect_eq "numbers of xvda" "$(domu_run d1 'cat /sys/block/xvda/dev')" 202:0
-    for vdev in xvdq hdc sdb1 xvdaa; do disk_offer d1 $vdev "$(disk_make $vdev 8)"; done
-    domu_must d1 'for i in 1 2 3 4 5 6 7 8 9 10; do [ -b /dev/xvdaa ] && [ -b /dev/xvdb1 ] && [ -b /dev/xvdc ] && [ -b /dev/xvdq ] && exit 0; sleep 0.3; done; ls /dev/xvd*; exit 1'
-    expect_eq "numbers of xvdq" "$(domu_run d1 'cat /sys/block/xvdq/dev')" 202:4096
-    expect_eq "numbers of xvdaa" "$(domu_run d1 'cat /sys/block/xvdaa/dev')" 202:6656
-    expect_eq "numbers of hdc" "$(domu_run d1 'cat /sys/block/xvdc/dev')" 202:32
-    expect_eq "numbers of sdb1" "$(domu_run d1 'cat /sys/block/xvdb1/dev')" 202:17
-    for vdev in xvdq hdc sdb1 xvdaa; do must xl block-detach d1 $vdev; done
-}
 
 filesystem() {
     domu_must d1 'mke2fs -q -t ext4 /dev/xvda && mount -t ext4 /dev/xvda /mnt && echo kept >/mnt/file && sync && umount /mnt'
@@ -87,7 +77,6 @@ unload() {
 
 check module-blkfront-stock-attach attach
 check module-blkfront-stock-keys keys
-check module-blkfront-stock-names names
 check module-blkfront-stock-filesystem filesystem
 check module-blkfront-stock-verify verify
 check module-blkfront-stock-discard discard
