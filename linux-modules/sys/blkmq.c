@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
 #include "blkmq.h"
-#include <linux/mm.h>
 
 bool causeway_add_to_batch(struct request *rq, struct io_comp_batch *batch, bool failed)
 {
@@ -26,14 +25,7 @@ void causeway_set_geometry(struct hd_geometry *geometry, u8 heads, u8 sectors, u
 	geometry->cylinders = cylinders;
 }
 
-/*
- * Whole pages are most of what is copied, and the kernel has a faster copy for them than memcpy() is on processors
- * without fast short string moves.
- */
 void causeway_copy(void *into, const void *from, size_t len)
 {
-	if (len == PAGE_SIZE && PAGE_ALIGNED(into) && PAGE_ALIGNED(from))
-		copy_page(into, (void *)from);
-	else
-		memcpy(into, from, len);
+	memcpy(into, from, len);
 }

@@ -69,12 +69,3 @@ void causeway_put_task(struct task_struct *task)
 {
 	put_task_struct(task);
 }
-
-/* Whether this thread runs before ordinary threads as soon as it is woken, as interrupt threads do, or among them. */
-void causeway_set_prompt(bool prompt)
-{
-	if (prompt)
-		sched_set_fifo_low(current);
-	else
-		sched_set_normal(current, 0);
-}

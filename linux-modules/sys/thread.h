@@ -14,7 +14,6 @@ u64 causeway_ticks(void);
 u32 causeway_online_cpus(void);
 void causeway_cond_resched(void);
 struct workqueue_struct *causeway_alloc_workqueue(const char *name);
-void causeway_set_prompt(bool prompt);
 void causeway_get_task(struct task_struct *task);
 void causeway_put_task(struct task_struct *task);
 

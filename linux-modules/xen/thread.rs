@@ -6,7 +6,7 @@
 
 use core::ffi::c_void;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use kernel::bindings;
 use kernel::error::from_err_ptr;
@@ -29,34 +29,15 @@ impl Drop for Task {
 }
 
 /// Where a thread sleeps, and is woken. A wake-up while it is awake is not lost: the next sleep ends at once.
-///
-/// The thread is prompt: it runs before ordinary threads, as those of interrupts do. A wake-up then costs much less, for
-/// nothing has to be accounted to be fair. But a peer that always has something for it shall leave time to others: after
-/// a tick in which it did not sleep, or more than [`PROMPT_PASSES`] passes in one, it is one of them until the next tick.
 pub struct Parker {
     woken: AtomicU32,
     task: SetOnce<Task>,
-    /// The tick of the last pass, and the passes in it. Only the thread itself uses them.
-    tick: AtomicU64,
-    passes: AtomicU32,
-    slept: AtomicBool,
-    prompt: AtomicBool,
 }
-
-/// A pass that does little takes some microseconds: this is about a quarter of a tick.
-const PROMPT_PASSES: u32 = 128;
 
 impl Parker {
     /// One that no thread has yet.
     pub fn new() -> Self {
-        Self {
-            woken: AtomicU32::new(0),
-            task: SetOnce::new(),
-            tick: AtomicU64::new(0),
-            passes: AtomicU32::new(0),
-            slept: AtomicBool::new(true),
-            prompt: AtomicBool::new(false),
-        }
+        Self { woken: AtomicU32::new(0), task: SetOnce::new() }
     }
 
     /// Wakes the thread. In any context.
@@ -71,44 +52,14 @@ impl Parker {
         }
     }
 
-    /// Begins a pass: forgets wake-ups so far, for what they were about the thread is about to look at. Returns whether
-    /// there was one. To be called by the thread itself.
+    /// Forgets wake-ups so far: what they were about, the thread is about to look at. Returns whether there was one.
     #[inline]
     pub fn clear(&self) -> bool {
-        self.pace();
         self.woken.swap(0, Ordering::AcqRel) != 0
-    }
-
-    /// Sees to it that the thread is prompt, but not too often.
-    #[inline]
-    fn pace(&self) {
-        let tick = ticks();
-        let passes = self.passes.load(Ordering::Relaxed);
-        if self.tick.load(Ordering::Relaxed) == tick {
-            self.passes.store(passes.saturating_add(1), Ordering::Relaxed);
-            if passes == PROMPT_PASSES {
-                self.set_prompt(false);
-            }
-            return;
-        }
-        self.tick.store(tick, Ordering::Relaxed);
-        self.passes.store(1, Ordering::Relaxed);
-        let slept = self.slept.load(Ordering::Relaxed);
-        self.slept.store(false, Ordering::Relaxed);
-        self.set_prompt(slept);
-    }
-
-    fn set_prompt(&self, prompt: bool) {
-        if self.prompt.load(Ordering::Relaxed) != prompt {
-            self.prompt.store(prompt, Ordering::Relaxed);
-            // SAFETY: A thread may choose this for itself, outside of interrupts and without a spinlock.
-            unsafe { sys::causeway_set_prompt(prompt) };
-        }
     }
 
     /// Sleeps until woken, or until a moment of [`now`]. To be called by the thread itself.
     pub fn park(&self, until: Option<u64>) {
-        self.slept.store(true, Ordering::Relaxed);
         // SAFETY: The word lives as long as `self`.
         unsafe { sys::causeway_park(self.woken.as_ptr(), until.unwrap_or(u64::MAX)) };
     }
