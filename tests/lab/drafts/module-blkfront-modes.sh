@@ -10,16 +10,17 @@
 # reports: module-blkfront-modes-read-only module-blkfront-modes-end
 
 ours=/modules/causeway-blkfront.ko
+front=/sys/bus/xen/drivers/causeway-vbd
 
 start() {
     must modprobe xen-blkback max_queues=4
-    domu_start d1 vcpus=2
+    domu_start d1 vcpus=2 $ours
     disk_attach d1 xvda "$(disk_make one 64)"
 }
 
 # load PARAMETERS: the module anew, and its disk with it.
 load() {
-    domu_must d1 "rmmod causeway_blkfront 2>/dev/null; insmod $ours $* && for i in \$(seq 50); do [ -b /dev/xvda ] && exit 0; sleep 0.2; done; dmesg | tail -5; exit 1"
+    domu_must d1 "for device in $front/vbd-*; do [ -e \$device ] && basename \$device >$front/unbind; done; rmmod causeway_blkfront; insmod $ours $* && for i in \$(seq 50); do [ -b /dev/xvda ] && exit 0; sleep 0.2; done; dmesg | tail -5; exit 1"
 }
 
 # Writes and reads at every alignment, in one, several and very many pages.
@@ -50,7 +51,6 @@ untrusted() {
 
 # What the toolstack says of one disk counts as well.
 trusted_key() {
-    domu_must d1 'rmmod causeway_blkfront'
     xenstore-write "$(disk_front d1 xvda)/trusted" 0
     load feature_persistent=0
     verified
@@ -101,6 +101,7 @@ read_only() {
 }
 
 end() {
+    disk_detach d1 xvda
     domu_must d1 'rmmod causeway_blkfront'
     domu_stop d1
     must rmmod xen_blkback

@@ -1,23 +1,25 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# Our blkfront when its backend goes: our blkback is unloaded in the middle of verified writes and loaded again, twice,
-# with pages that stay mapped and with pages of the requests themselves; the writes go on and nothing is lost. A
-# disk in use is taken away under load, and its programs see errors, not a hang.
+# Our blkfront when its backend goes: our blkback is unbound from the disk in the middle of verified writes and bound
+# again, twice, with pages that stay mapped and with pages of the requests themselves; the writes go on and nothing is
+# lost. A disk in use is taken away under load, and its programs see errors, not a hang.
 #
 # limit: 240
 # reports: module-blkfront-restart-start module-blkfront-restart-persistent module-blkfront-restart-direct
 # reports: module-blkfront-restart-unplug module-blkfront-restart-end
 
 ours=/modules/causeway-blkfront.ko
+front=/sys/bus/xen/drivers/causeway-vbd
 backend=/modules/causeway-blkback.ko
+back=/sys/bus/xen-backend/drivers/causeway-vbd
 
 start() {
     must insmod $backend
-    domu_start d1
+    domu_start d1 $ours
     disk_attach d1 xvda "$(disk_make one 64)"
 }
 
 load() {
-    domu_must d1 "rmmod causeway_blkfront 2>/dev/null; insmod $ours $* && for i in \$(seq 50); do [ -b /dev/xvda ] && exit 0; sleep 0.2; done; dmesg | tail -5; exit 1"
+    domu_must d1 "for device in $front/vbd-*; do [ -e \$device ] && basename \$device >$front/unbind; done; rmmod causeway_blkfront; insmod $ours $* && for i in \$(seq 50); do [ -b /dev/xvda ] && exit 0; sleep 0.2; done; dmesg | tail -5; exit 1"
 }
 
 restarts() {
@@ -25,9 +27,9 @@ restarts() {
     domu_spawn d1 writes 'fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --rw=randwrite --bsrange=4k-128k --iodepth=16 --offset=8m --size=32m --verify=crc32c --verify_fatal=1'
     for round in 1 2; do
         sleep 2
-        must rmmod causeway_blkback
+        echo "vbd-$(domu_id d1)-51712" >$back/unbind
         sleep 1
-        must insmod $backend
+        echo "vbd-$(domu_id d1)-51712" >$back/bind
         must await_value 20 "$(disk_back d1 xvda)/state" 4
         must await_value 20 "$(disk_front d1 xvda)/state" 4
     done
@@ -51,7 +53,8 @@ unplug() {
 }
 
 end() {
-    domu_must d1 'rmmod causeway_blkfront || { ps -o pid,stat,args | grep fio; lsmod; cat /proc/[0-9]*/stack 2>/dev/null | grep -A8 blk; exit 1; }'
+    disk_detach d1 xvda
+    domu_must d1 'rmmod causeway_blkfront'
     domu_stop d1
     must rmmod causeway_blkback
 }
