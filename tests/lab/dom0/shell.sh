@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # What an interactive Dom0 begins with (`cargo xtask lab shell`).
 PS1='dom0# '
-check() { :; }
 for part in /lab/library/*.sh; do . "$part"; done
-mkdir -p /run/lab
+# There is no check to end.
+fail() { echo "$*" >&2; return 1; }
 cat <<'TEXT'
 
 Dom0 of a real Xen. A DomU is being started: d1.

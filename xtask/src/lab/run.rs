@@ -30,9 +30,9 @@ pub struct Options {
     /// How many machines run at a time.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
-    /// What drives the machines' clocks; by default instructions if this machine is busy, else its clock.
-    #[arg(long, value_enum)]
-    clock: Option<Clock>,
+    /// What drives the machines' clocks.
+    #[arg(long, value_enum, default_value_t)]
+    clock: Clock,
     /// Keep the logs of what passed, too.
     #[arg(long)]
     keep_logs: bool,
@@ -40,7 +40,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { filter: None, jobs: 2, clock: None, keep_logs: false }
+        Self { filter: None, jobs: 2, clock: Clock::default(), keep_logs: false }
     }
 }
 
@@ -62,17 +62,22 @@ pub fn run(options: &Options) -> Result<bool> {
     let initrd = lab.initrd(&out)?;
 
     let patience = patience();
-    let busy = if patience >= 3 { Clock::Instructions } else { Clock::Host };
-    let clock = options.clock.unwrap_or(busy);
     if patience > 1 {
-        println!("this machine is busy: clock of {clock:?}, time limits {patience} times as long");
+        println!("this machine is busy: time limits are {patience} times as long");
     }
     let queue = Mutex::new(scenarios.iter());
     let count = Mutex::new((0, 0));
     thread::scope(|scope| {
         let work = || {
             while let Some(scenario) = queue.lock().ok().and_then(|mut queue| queue.next()) {
-                let run = Run { lab: &lab, scenario, initrd: &initrd, out: &out, clock, patience };
+                let run = Run {
+                    lab: &lab,
+                    scenario,
+                    initrd: &initrd,
+                    out: &out,
+                    clock: options.clock,
+                    patience,
+                };
                 let results = run.judge(options.keep_logs);
                 let mut count = count.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 for (_, why) in &results {
