@@ -93,6 +93,8 @@ counters! {
     refused: counter,
     /// Passes of the event loop that took or answered requests.
     batches: counter,
+    /// Passes that found nothing to do: a doorbell rang for what an earlier pass had seen, or a wait was over.
+    empty_passes: counter,
     /// Calls of io_uring_enter.
     submissions: counter,
     /// Those of them that waited.

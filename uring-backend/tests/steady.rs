@@ -121,12 +121,13 @@ fn no_allocation_and_one_call_a_batch() {
             assert_eq!((cost("other_syscalls"), cost("copied_pages")), (0, 0));
             // Who looks for work before it sleeps has submitted already when it does.
             let looked = if poll > 0 { sleeps } else { 0 };
-            // Now and then a doorbell rings for a request that was seen without it.
-            let spurious = batches / 20 + 10;
+            // How often a doorbell rings for a request that was seen without it is a matter of timing.
+            let empty = cost("empty_passes");
             assert!(
-                calls <= batches + looked + spurious,
-                "depth {depth}, {pages} pages: {calls} calls for {batches} batches, {sleeps} sleeps"
+                calls <= batches + looked + empty + 2,
+                "depth {depth}, {pages} pages: {calls} calls for {batches} batches, {empty} empty passes, {sleeps} sleeps"
             );
+            assert!(empty <= 2000, "depth {depth}, {pages} pages: {empty} empty passes");
         }
     }
 }

@@ -267,6 +267,8 @@ impl Queue {
             if completed || taken {
                 self.parts.stats.batches.add(1);
                 self.parts.stats.in_flight.set(self.in_flight() as u64);
+            } else {
+                self.parts.stats.empty_passes.add(1);
             }
             if self.draining
                 && self.in_flight() == 0
