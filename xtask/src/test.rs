@@ -54,7 +54,7 @@ const STEPS: &[Step] = &[
 pub fn run(options: &Options) -> Result<()> {
     let chosen =
         |name: &str| options.filter.as_deref().is_none_or(|filter| name.starts_with(filter));
-    let (mut passed, mut failed) = (0, 0);
+    let (mut passed, mut failures) = (0, Vec::new());
     for (name, step) in STEPS.iter().filter(|(name, _)| chosen(name)) {
         let start = Instant::now();
         println!("---- {name}");
@@ -64,11 +64,16 @@ pub fn run(options: &Options) -> Result<()> {
                 println!("PASS {name} ({:.0} s)", start.elapsed().as_secs_f64());
             }
             Err(why) => {
-                failed += 1;
                 println!("FAIL {name}: {why:#}");
+                failures.push(format!("FAIL {name}: {why:#}"));
             }
         }
     }
+    // Again, where who looks at the end of a long log sees them.
+    for failure in &failures {
+        println!("{failure}");
+    }
+    let failed = failures.len();
     println!("{passed} passed, {failed} failed");
     match (passed, failed) {
         (0, 0) => bail!("no step begins with `{}`", options.filter.as_deref().unwrap_or_default()),

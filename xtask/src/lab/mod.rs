@@ -4,7 +4,7 @@
 //!
 //! `setup` makes everything it needs once, in the cache folder: a Debian 13 ([`root`]), the stock kernel and the kit to
 //! build modules for it ([`kernel`]), the first roots of Dom0 and DomU ([`image`]). `test` boots a machine
-//! ([`machine`]) for each scenario of `tests/lab/scenarios` ([`scenario`]) and judges what it reported ([`run`]).
+//! ([`machine`]) for each scenario of `tests/lab/scenarios` ([`scenario`]) and judges what it reported ([`mod@run`]).
 
 mod bench;
 mod cpio;
