@@ -154,7 +154,6 @@ impl Vbd {
     /// A device that the bus found.
     pub(crate) fn new(device: ARef<Device>, peer: Directory) -> Result<Arc<Self>> {
         let own = device.directory()?;
-        let state = State::read(&mut &own).unwrap_or(State::Unknown);
         let counters = Counters::new()?;
         Arc::pin_init(
             pin_init!(Self {
@@ -162,7 +161,10 @@ impl Vbd {
                 own,
                 peer,
                 control <- new_mutex!(Control {
-                    handshake: Backend::found(state),
+                    // Whatever a former driver left: it has answered all that it took, or nothing is connected before
+                    // it has. So the rings of a frontend that is still connected can be taken over, which all
+                    // frontends let Linux's backend do.
+                    handshake: Backend::found(State::Initialising),
                     number: None,
                     serving: None,
                     connected: Connected::none(),
@@ -264,6 +266,7 @@ impl Vbd {
                 }
                 return Ok(());
             }
+            self.follow_the_bus(control);
             control.connected.reap(&self.counters);
             control.connected.check()?;
             let frontend = State::read(&mut &self.peer)?;
@@ -292,7 +295,7 @@ impl Vbd {
                     if control.connected.end(&self.counters) {
                         return Ok(());
                     }
-                    if !online || frontend == State::Unknown {
+                    if !online || self.frontend_is_gone(frontend) {
                         let files = self.files.lock().take();
                         drop(files);
                         control.serving = None;
@@ -309,13 +312,27 @@ impl Vbd {
                 return Ok(());
             }
             if to == State::Closed {
-                self.done.store(!online || frontend == State::Unknown, Ordering::Release);
+                self.done.store(!online || self.frontend_is_gone(frontend), Ordering::Release);
             }
             self.go_to(control, to)?;
             if to == State::Connected {
                 self.look_later();
             }
         }
+    }
+
+    /// The bus closes a device by itself when its frontend's state is no number, or a ring cannot be mapped.
+    fn follow_the_bus(&self, control: &mut Control) {
+        let own = control.handshake.state();
+        if self.device.state() == State::Closing && !matches!(own, State::Closing | State::Closed) {
+            control.connected.end(&self.counters);
+            let _ = control.handshake.enter(State::Closing);
+        }
+    }
+
+    /// Whether there is no frontend any more: one that writes nonsense into its state may think better of it.
+    fn frontend_is_gone(&self, state: State) -> bool {
+        state == State::Unknown && !self.peer.exists("")
     }
 
     fn go_to(&self, control: &mut Control, to: State) -> Result<(), Failure> {

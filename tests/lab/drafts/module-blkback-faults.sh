@@ -14,7 +14,8 @@ writes="$writes --blockalign=4k --time_based --runtime=120"
 devices() { ls -d /sys/bus/xen-backend/devices/vbd-* 2>/dev/null; }
 no_device() { [ -z "$(devices)" ]; }
 no_thread() { ! ps | grep -q '[0-9]\.xvd[a-z]-[0-9]'; }
-let_go() { losetup -d "$(losetup -j "/disks/$1" | cut -d: -f1)"; rm "/disks/$1"; }
+let_go() { losetup -d "$(disk_loop "$1")"; rm "/disks/$1"; }
+disk_loop() { losetup -j "/disks/$1" | cut -d: -f1; }
 written() { cat /sys/bus/xen-backend/devices/vbd-*-51712/statistics/wr_req; }
 
 # Begins to write, and comes back when the disk is busy.
@@ -51,18 +52,25 @@ unplug() {
     other_works
 }
 
+# served COUNT: so many reads and writes since the module was loaded.
+served() {
+    cd /sys/bus/xen-backend/devices/vbd-*-51712/statistics && [ $(($(cat rd_req) + $(cat wr_req))) -gt "$1" ]
+}
+
 # What was taken is finished and answered, what was not stays in the ring, and the next module goes on with it: nothing
 # is lost, and the frontend need not know.
 unload() {
-    domu_spawn d1 verify "fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --iodepth=32 --rw=randwrite --bs=4k --size=8m --verify=crc32c"
+    domu_spawn d1 verify "fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --iodepth=32 --rw=randwrite --bs=4k --size=8m --verify=crc32c --loops=12"
     for _ in 1 2 3; do
-        within 20 sh -c '[ $(cat /sys/bus/xen-backend/devices/vbd-*-51712/statistics/wr_req) -gt 100 ]'
+        within 20 served 200
+        for device in $(devices); do echo "${device##*/}" >/sys/bus/xen-backend/drivers/causeway-vbd/unbind; done
         must rmmod causeway_blkback
         no_thread
         must insmod /modules/causeway-blkback.ko
         must await_value 15 "$(disk_back d1 xvda)/state" 4
         other_works
     done
+    within 20 served 200
     domu_join d1 verify 60
 }
 
@@ -70,8 +78,7 @@ unload() {
 keys() {
     domu_stop d1
     domu_start d1
-    disk_attach d1 xvda "$(disk_make one 64)"
-    front=$(disk_front d1 xvda)
+    disk_offer d1 xvda "$(disk_loop one)"
     back=$(disk_back d1 xvda)
     must await_value 10 "$back/state" 2
     path=device/vbd/51712

@@ -22,7 +22,7 @@ pattern() {
 
 attach() {
     must insmod /modules/causeway-blkback.ko
-    domu_start d1 vcpus=2 xen-blkfront
+    domu_start d1 xen-blkfront
     disk_attach d1 xvda "$(disk_make one 64)"
     connected
     back=$(disk_back d1 xvda)
@@ -133,27 +133,28 @@ four_k() {
     with_disk
 }
 
-# frontend OPTIONS: the same disk for a frontend with other parameters. Linux's does not let go of its module once a disk
+# frontend CPUS OPTIONS...: the same disk for a frontend with other parameters. Linux's does not let go of its module once a disk
 # was taken from it, so it is one of another domain.
 frontend() {
     domu_stop d1
-    domu_start d1 vcpus=2
+    domu_start d1 vcpus="$1"
+    shift
     domu_must d1 "modprobe xen-blkfront $*"
     disk_attach d1 xvda "$(losetup -j /disks/one | cut -d: -f1)"
     connected
 }
 
 indirect() {
-    frontend max_indirect_segments=256
+    frontend 1 max_indirect_segments=256
     pattern --rw=write --bs=1m --iodepth=4 --size=16m
     pattern --rw=randwrite --bsrange=4k-1m --blockalign=4k --iodepth=8 --size=16m
-    frontend max_indirect_segments=11
+    frontend 1 max_indirect_segments=11
     pattern --rw=write --bs=128k --iodepth=4 --size=4m
 }
 
 ring_order() {
     for order in 2 4; do
-        frontend max_ring_page_order=$order
+        frontend 1 max_ring_page_order=$order
         expect_eq "ring-page-order" "$(xenstore-read "$(disk_front d1 xvda)/ring-page-order")" $order
         pattern --rw=randwrite --bs=4k --iodepth=256 --size=8m
     done
@@ -161,18 +162,18 @@ ring_order() {
 
 queues() {
     parameter max_queues 4
-    with_disk
+    frontend 2
     expect_eq "multi-queue-max-queues" "$(xenstore-read "$(disk_back d1 xvda)/multi-queue-max-queues")" 4
     expect_eq "multi-queue-num-queues" "$(xenstore-read "$(disk_front d1 xvda)/multi-queue-num-queues")" 2
     ps | grep -q '[.]xvda-1'
     pattern --rw=randwrite --bs=4k --iodepth=32 --numjobs=2 --size=4m --offset_increment=16m
-    frontend max_ring_page_order=2
+    frontend 2 max_ring_page_order=2
     pattern --rw=randwrite --bs=4k --iodepth=64 --numjobs=2 --size=4m --offset_increment=16m
 }
 
 not_persistent() {
     parameter feature_persistent N
-    with_disk
+    frontend 1
     expect_eq "feature-persistent" "$(xenstore-read "$(disk_back d1 xvda)/feature-persistent")" 0
     pattern --rw=randwrite --bs=4k --iodepth=32 --size=4m
     pattern --rw=write --bs=128k --iodepth=8 --size=8m
