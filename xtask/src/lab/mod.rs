@@ -148,15 +148,15 @@ impl Lab {
         let here = command::workspace().join("tests/lab");
         let modules = out.join("modules");
         modules::build(&self.root, &self.kernel, &modules)?;
-        let causeway = programs::build(&self.root, out)?;
+        let programs = programs::build(&self.root, out)?;
 
         let domu = out.join("domu.initrd");
         in_domu.extend([
             ("/init".into(), here.join("domu/init")),
             ("/lab/agent".into(), here.join("domu/agent")),
             ("/modules".into(), modules.clone()),
-            ("/usr/bin/causeway".into(), causeway.clone()),
         ]);
+        in_domu.extend(programs.iter().cloned());
         self.images.compose("domu", &in_domu, &domu)?;
 
         let dom0 = out.join("dom0.initrd");
@@ -166,12 +166,12 @@ impl Lab {
             ("/guest/vmlinux".into(), self.kernel.image()),
             ("/modules".into(), modules),
             ("/lab/scenarios".into(), here.join("scenarios")),
-            ("/usr/bin/causeway".into(), causeway),
             (
                 "/etc/xen/scripts/block-causeway".into(),
                 command::workspace().join("uring-backend/dom0/block-causeway"),
             ),
         ]);
+        in_dom0.extend(programs);
         for name in ["run-scenario", "scenario.sh", "shell.sh", "library"] {
             in_dom0.push((format!("/lab/{name}"), here.join("dom0").join(name)));
         }
