@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# Our blkfront with Linux' own backend: a disk appears under its name and numbers, holds a filesystem and verified data,
+# Our blkfront with Linux' own backend: disks appear under their names and numbers; one holds a filesystem and verified data,
 # is flushed, discarded and resized, goes and comes again.
 #
 # limit: 240
-# reports: module-blkfront-stock-attach module-blkfront-stock-keys
+# reports: module-blkfront-stock-attach module-blkfront-stock-keys module-blkfront-stock-names
 # reports: module-blkfront-stock-filesystem module-blkfront-stock-verify module-blkfront-stock-discard
 # reports: module-blkfront-stock-resize module-blkfront-stock-detach module-blkfront-stock-again
 # reports: module-blkfront-stock-unload
@@ -28,6 +28,19 @@ keys() {
     xl block-list d1 | grep -q " 4 "
 }
 
+# Numbers as Linux' own frontend gives them: names of other buses become xvd, and what lies beyond xvdp is numbered anew.
+names() {
+    expect_eq "numbers of xvda" "$(domu_run d1 'cat /sys/block/xvda/dev')" 202:0
+    for vdev in xvdq hdc sdb1 xvdaa; do disk_offer d1 $vdev "$(disk_make $vdev 8)"; done
+    for name in xvdq xvdc xvdb1 xvdaa; do
+        domu_must d1 "for i in \$(seq 50); do [ -b /dev/$name ] && exit 0; sleep 0.2; done; ls /dev/xvd*; exit 1"
+    done
+    expect_eq "numbers of xvdq" "$(domu_run d1 'cat /sys/block/xvdq/dev')" 202:4096
+    expect_eq "numbers of xvdaa" "$(domu_run d1 'cat /sys/block/xvdaa/dev')" 202:6656
+    expect_eq "numbers of hdc" "$(domu_run d1 'cat /sys/block/xvdc/dev')" 202:32
+    expect_eq "numbers of sdb1" "$(domu_run d1 'cat /sys/block/xvdb1/dev')" 202:17
+    for vdev in xvdq hdc sdb1 xvdaa; do must xl block-detach d1 $vdev; done
+}
 
 filesystem() {
     domu_must d1 'mke2fs -q -t ext4 /dev/xvda && mount -t ext4 /dev/xvda /mnt && echo kept >/mnt/file && sync && umount /mnt'
@@ -77,6 +90,7 @@ unload() {
 
 check module-blkfront-stock-attach attach
 check module-blkfront-stock-keys keys
+check module-blkfront-stock-names names
 check module-blkfront-stock-filesystem filesystem
 check module-blkfront-stock-verify verify
 check module-blkfront-stock-discard discard
