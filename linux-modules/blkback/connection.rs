@@ -171,6 +171,7 @@ impl Connected {
             peer,
             name: CString::try_from_fmt(fmt!("vbd {}/{handle} queue {number}", peer.0))?,
             persistent: persistent.then(params::max_persistent_grants),
+            lines: owner.lines.clone(),
             resized: KBox::new(move || resized.resized(), GFP_KERNEL)?,
             ended: KBox::new(move || ended.changed(), GFP_KERNEL)?,
         };

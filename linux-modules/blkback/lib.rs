@@ -26,6 +26,7 @@
 //! |---|---|
 //! | `driver` | what the bus calls |
 //! | `vbd` | a device: its handshake, and the work that follows |
+//! | `allowance` | what a frontend may make this domain do for nothing |
 //! | `unfinished` | devices that are gone, and have not ended |
 //! | `connection` | the start and end of its queues |
 //! | `disk` | the block device that is served, its geometry and limits |
@@ -33,6 +34,7 @@
 //! | `statistics`, `attributes`, `params` | what can be read, and what can be set |
 #![forbid(unsafe_code)]
 
+mod allowance;
 mod attributes;
 mod connection;
 mod disk;

@@ -24,6 +24,7 @@ use ring_proto::xenbus::{self, Backend, BackendWork, State, Step};
 use xen::workqueue::WorkQueue;
 use xen::xenbus::{transaction, Device, Directory, Next, WatchHandler};
 
+use crate::allowance::Allowance;
 use crate::attributes::{Counted as Counters, Files, Opened};
 use crate::connection::{Connected, Failure};
 use crate::disk::{geometry, whole_blocks, Disk};
@@ -61,8 +62,6 @@ struct Control {
     number: Option<DeviceNumber>,
     serving: Option<Serving>,
     connected: Connected,
-    /// Errors so far. A frontend can cause as many as it likes.
-    errors: u64,
     looks: u32,
 }
 
@@ -80,6 +79,10 @@ pub(crate) struct Vbd {
     #[pin]
     files: Mutex<Option<Files>>,
     pub(crate) counters: Arc<Counters>,
+    /// Lines of the log about what the frontend did.
+    pub(crate) lines: Arc<Allowance>,
+    /// Connections that could not be made. The bus logs each ring that cannot be mapped.
+    failures: Allowance,
     /// The driver does not have the device any more.
     gone: AtomicBool,
     /// And nothing of it is left.
@@ -118,8 +121,13 @@ impl WorkItem<1> for Vbd {
 
     fn run(this: Arc<Self>) {
         let mut control = this.control.lock();
-        if control.connected.is_none() || this.gone() {
+        if this.gone() {
             return;
+        }
+        if control.connected.is_none() {
+            drop(control);
+            // It may be this that it waits for.
+            return this.changed();
         }
         control.looks = control.looks.wrapping_add(1);
         if control.looks % TIDY == 0 {
@@ -155,6 +163,7 @@ impl Vbd {
     pub(crate) fn new(device: ARef<Device>, peer: Directory) -> Result<Arc<Self>> {
         let own = device.directory()?;
         let counters = Counters::new()?;
+        let lines = Arc::new(Allowance::new(), GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Self {
                 device,
@@ -168,11 +177,12 @@ impl Vbd {
                     number: None,
                     serving: None,
                     connected: Connected::none(),
-                    errors: 0,
                     looks: 0,
                 }),
                 files <- new_mutex!(None),
                 counters,
+                lines,
+                failures: Allowance::new(),
                 gone: AtomicBool::new(false),
                 finished: AtomicBool::new(false),
                 done: AtomicBool::new(false),
@@ -281,7 +291,13 @@ impl Vbd {
                     if control.connected.end(&self.counters) || !self.open(control)? {
                         return Ok(());
                     }
-                    self.connect(control)?;
+                    if !self.failures.is_left() {
+                        self.look_later();
+                        return Ok(());
+                    }
+                    self.connect(control).inspect_err(|_| {
+                        self.failures.take();
+                    })?;
                 }
                 // A frontend that is closing may still have a disk that somebody uses, and says that it is closed when
                 // nobody does any more.
@@ -344,14 +360,13 @@ impl Vbd {
 
     /// Closes the connection because of an error, and says so, but not each time.
     fn fail(&self, control: &mut Control, failure: &Failure) {
-        control.errors = control.errors.wrapping_add(1);
         // What was taken is finished and answered; the queues say when it is.
         control.connected.end(&self.counters);
         let _ = control.handshake.enter(State::Closing);
         if self.gone() {
             return;
         }
-        if control.errors.is_power_of_two() {
+        if self.lines.take() {
             self.device.fatal(failure.errno(), format_args!("{failure}"));
         } else {
             let _ = self.device.switch_state(State::Closing);

@@ -33,6 +33,7 @@ use xen::DomId;
 
 use self::job::{Job, Kind};
 use self::pages::Pages;
+use crate::allowance::Allowance;
 use crate::disk::Disk;
 
 /// Most segments of an indirect request.
@@ -58,6 +59,8 @@ pub(crate) struct Parts {
     pub(crate) peer: DomId,
     /// For the log: `vbd 5/51712 queue 0`.
     pub(crate) name: CString,
+    /// Lines of the log about the frontend's faults.
+    pub(crate) lines: Arc<Allowance>,
     /// Most grants that stay mapped, if the frontend reuses any.
     pub(crate) persistent: Option<usize>,
     /// To be called when the disk is found to have another size.
@@ -365,9 +368,8 @@ impl Queue {
         });
         if let Some(why) = failed {
             *refused = true;
-            let statistics = &parts.shared.statistics;
-            statistics.refused.add(1);
-            if statistics.refused.get().is_power_of_two() {
+            parts.shared.statistics.refused.add(1);
+            if parts.lines.take() {
                 let name = &*parts.name;
                 pr_warn!("{name}: refused a request: a page of it: {}\n", format_args!("{why}"));
             }
@@ -413,8 +415,10 @@ impl Body for Queue {
         self.serve();
         let shared = self.parts.shared.clone();
         if let Some(error) = self.broken {
-            let name = &*self.parts.name;
-            pr_warn!("{name}: the frontend broke the ring: {}\n", format_args!("{error}"));
+            if self.parts.lines.take() {
+                let name = &*self.parts.name;
+                pr_warn!("{name}: the frontend broke the ring: {}\n", format_args!("{error}"));
+            }
             // No event of this frontend is let in any more.
             if let Some(eoi) = shared.line.take_deferred() {
                 eoi.withhold();

@@ -332,12 +332,11 @@ impl Queue {
         self.answer(tag, status);
     }
 
-    /// Counts and logs a refusal: the first, second, fourth, eighth… a frontend cannot fill the log.
+    /// Counts and logs a refusal, but not each.
     fn note_refusal(&mut self, tag: Tag, refusal: &Refusal) {
         self.refused = true;
-        let refused = &self.parts.shared.statistics.refused;
-        refused.add(1);
-        if refused.get().is_power_of_two() {
+        self.parts.shared.statistics.refused.add(1);
+        if self.parts.lines.take() {
             let name = &*self.parts.name;
             pr_warn!("{name}: refused request {:#x}: {}\n", tag.id, format_args!("{refusal}"));
         }

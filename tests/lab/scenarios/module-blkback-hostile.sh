@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Our blkback and a domain that plays every attack of tests/hostile, while another domain verifies what it writes to its
+# own disk. After each attack a legal read is served; at the end the log is short, the other domain has lost nothing, and
+# nothing stays behind: no grant, no thread, no memory, no domain.
+#
+# limit: 400
+# reports: module-blkback-hostile-start
+# reports: module-blkback-hostile-{garbage,ahead,behind,segments,sectors,grants,indirect,revoke,events,keys,states}
+# reports: module-blkback-hostile-log module-blkback-hostile-closed module-blkback-hostile-good
+# reports: module-blkback-hostile-rings module-blkback-hostile-destroyed
+
+seeds=4
+
+# Blocks of memory that are there from the start: what a disk takes later would look like a leak.
+disk() {
+    dd if=/dev/zero of="/disks/$1" bs=1M count="$2" status=none
+    losetup --find --show "/disks/$1"
+}
+
+log_lines() { dmesg | wc -l; }
+
+memory() {
+    sync
+    echo 3 >/proc/sys/vm/drop_caches
+    sed -n 's/^MemFree: *\([0-9]*\) kB/\1/p' /proc/meminfo
+}
+
+threads() { ps | grep -c "[[ ]$(domu_id bad)\.xvda-[0-9]" || true; }
+
+start() {
+    must insmod /modules/causeway-blkback.ko
+    domu_start good xen-blkfront
+    domu_start bad xen-evtchn,xen-gntalloc,xen-gntdev
+    grants_of "$(domu_id bad)" >/run/lab/grants
+    disk_attach good xvda "$(disk good 16)"
+    disk_offer bad xvda "$(disk bad 16)"
+    # Once by the rules, so that what is there from then on is not counted.
+    domu_must bad 'hostile --attack behind --count 1'
+    domu_spawn good verify 'rounds=0
+        while [ ! -e /run/enough ]; do
+            fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --iodepth=8 --rw=randrw --bsrange=4k-32k \
+                --size=2m --rate_iops=300 --verify=crc32c --verify_fatal=1 --randseed=$rounds --minimal >/dev/null || exit 1
+            rounds=$((rounds + 1))
+        done
+        echo $rounds'
+    log_lines >/run/lab/lines
+    memory >/run/lab/memory
+}
+
+attack() {
+    domu_limit=200 domu_must bad "hostile --attack $1 --count $seeds" >/run/lab/outcomes
+    cat /run/lab/outcomes
+    expect_eq "attacks done" "$(grep -c "^$1 with seed" /run/lab/outcomes)" $seeds
+}
+
+# A frontend cannot fill the log of this domain: 16 lines at once, then one in 10 s, and the bus has as many to say.
+log() {
+    local more
+    more=$(($(log_lines) - $(cat /run/lab/lines)))
+    echo "$more lines"
+    [ "$more" -le 45 ] || fail "a frontend made $more lines of the log"
+}
+
+# What was mapped is given back as soon as the frontend says that it is closed.
+closed() {
+    [ "$(threads)" -gt 0 ]
+    domu_must bad 'xenstore-write device/vbd/51712/state 6'
+    must await_value 15 "$(disk_back bad xvda)/state" 6
+    expect_eq "threads" "$(threads)" 0
+    expect_eq "grants of the domain" "$(grants_of "$(domu_id bad)")" "$(cat /run/lab/grants)"
+}
+
+good() {
+    local rounds
+    domu_must good 'touch /run/enough'
+    rounds=$(domu_join good verify 100) || fail "what was written is not what is read: $rounds"
+    echo "$rounds rounds"
+    [ "$rounds" -ge 3 ]
+}
+
+# Rings that cannot be mapped, in all haste: each is a line of the bus, until they have to wait. A legal frontend is served
+# after that.
+rings() {
+    local before more
+    before=$(log_lines)
+    domu_must bad 'cd / && for round in $(seq 60); do
+        xenstore-write device/vbd/51712/ring-ref 99999 device/vbd/51712/event-channel 3 device/vbd/51712/protocol x86_64-abi
+        for state in 3 6 1; do xenstore-write device/vbd/51712/state $state && sleep 0.05; done
+    done'
+    more=$(($(log_lines) - before))
+    echo "$more lines"
+    [ "$more" -ge 4 ] && [ "$more" -le 24 ] || fail "60 rings made $more lines of the log"
+    domu_must bad 'hostile --attack behind --count 1'
+}
+
+destroyed() {
+    local before after
+    # In the middle of it.
+    domu_must bad 'hostile --attack behind --count 1'
+    domu_spawn bad more 'hostile --attack grants --count 1000'
+    sleep 2
+    domu_stop bad
+    within 10 no_device
+    ! xl list | grep null
+    ! ps | grep '[0-9]\.xvda-[0-9]' | grep -v "$(domu_id good)\.xvda-"
+    before=$(cat /run/lab/memory) after=$(memory)
+    echo "$before kB free before, $after after"
+    [ "$after" -ge $((before - 4096)) ] || fail "$before kB were free, then $after"
+    domu_stop good
+    must rmmod causeway_blkback
+}
+
+no_device() { [ "$(ls -d /sys/bus/xen-backend/devices/vbd-* | wc -l)" = 1 ]; }
+
+check module-blkback-hostile-start start
+for name in garbage ahead behind segments sectors grants indirect revoke events keys states; do
+    check "module-blkback-hostile-$name" attack $name
+done
+check module-blkback-hostile-log log
+check module-blkback-hostile-closed closed
+check module-blkback-hostile-good good
+check module-blkback-hostile-rings rings
+check module-blkback-hostile-destroyed destroyed
