@@ -54,11 +54,10 @@ use kernel::sync::{Arc, SetOnce};
 use ring_proto::xenbus::vbd::{keys, LINUX_MAJOR};
 use ring_proto::xenbus::{End, State};
 use xen::sysfs::AttributeGroup;
-use xen::work::Worker;
 use xen::xenbus::{Device, Driver, Next, Registration};
 
 use minors::Registry;
-use vbd::{Adder, Vbd};
+use vbd::{Cared, Vbd};
 
 module! {
     type: Blkfront,
@@ -95,12 +94,10 @@ impl kernel::InPlaceModule for Blkfront {
     }
 }
 
-/// The driver, and its data of one disk: those that work for it go first.
+/// The driver, and its data of one disk: the files go first.
 struct Frontend {
     _statistics: AttributeGroup<Vbd>,
-    _adder: Worker<Adder>,
-    _carer: Worker<Vbd>,
-    vbd: Arc<Vbd>,
+    disk: Cared,
 }
 
 impl Frontend {
@@ -112,12 +109,9 @@ impl Frontend {
             return Err(ENODEV);
         }
         let registry = REGISTRY.as_ref().ok_or(ENODEV)?.clone();
-        let vbd = Vbd::new(device, registry)?;
-        let adder = Worker::new(Arc::new(Adder(vbd.clone()), GFP_KERNEL)?)?;
-        let carer = Worker::new(vbd.clone())?;
-        vbd.employ(carer.request().clone(), adder.request().clone());
-        let statistics = AttributeGroup::new(device, vbd.clone())?;
-        Ok(Self { _statistics: statistics, _adder: adder, _carer: carer, vbd })
+        let disk = Cared::new(Vbd::new(device, registry)?)?;
+        let statistics = AttributeGroup::new(device, disk.vbd().clone())?;
+        Ok(Self { _statistics: statistics, disk })
     }
 }
 
@@ -139,20 +133,16 @@ impl Driver for Frontend {
         this: Pin<&Self::Data<'bound>>,
         state: State,
     ) -> Next {
-        this.vbd.follow(device, state);
+        this.disk.vbd().follow(device, state);
         Next::Stay
     }
 
-    fn unbind<'bound>(_device: &'bound Device<Core<'_>>, this: Pin<&Self::Data<'bound>>) {
-        this.vbd.remove();
-    }
-
     fn resume<'bound>(device: &'bound Device<Core<'_>>, this: Pin<&Self::Data<'bound>>) -> Result {
-        this.vbd.resume(device);
+        this.disk.vbd().resume(device);
         Ok(())
     }
 
     fn is_ready<'bound>(_device: &'bound Device<Core<'_>>, this: Pin<&Self::Data<'bound>>) -> bool {
-        this.vbd.is_ready()
+        this.disk.vbd().is_ready()
     }
 }

@@ -206,6 +206,11 @@ impl Link {
         self.aloft.len()
     }
 
+    /// Whether it has no request.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.free.len() == self.aloft.len()
+    }
+
     /// Asks the backend for the next part of a task. The backend sees it after [`publish`](Self::publish).
     #[inline]
     pub(crate) fn push(&mut self, request: Request<Queues>, task: Task) -> Pushed {

@@ -25,6 +25,12 @@ use crate::vbd::Vbd;
 /// Answers that are taken at once under the lock.
 const AT_ONCE: usize = 16;
 
+/// How often that is done at most in one interrupt: other CPUs and a quick backend could keep it busy for ever.
+const ROUNDS: usize = 64;
+
+/// How soon what waits is asked for again when there is no answer to come that would cause it, in milliseconds.
+const AGAIN: u32 = 20;
+
 /// How a queue stands with its backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -32,8 +38,18 @@ pub(crate) enum Phase {
     Away,
     /// Requests flow.
     Connected,
+    /// What was taken may still be answered; new requests fail.
+    Retired,
     /// It has none, and will have none: every request fails.
     Failed,
+}
+
+impl Phase {
+    /// Whether a link that there is may be used.
+    #[inline]
+    fn flows(self) -> bool {
+        matches!(self, Self::Connected | Self::Retired)
+    }
 }
 
 /// See the module.
@@ -163,6 +179,23 @@ impl Queue {
         stuck
     }
 
+    /// Takes no more requests. Those that it has may still be answered.
+    pub(crate) fn retire(&self) {
+        let mut inner = self.inner.lock();
+        inner.phase = match inner.phase {
+            Phase::Connected | Phase::Retired => Phase::Retired,
+            Phase::Away | Phase::Failed => Phase::Failed,
+        };
+        drop(inner);
+        self.ask_waiting();
+    }
+
+    /// Whether it has no requests.
+    pub(crate) fn is_idle(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.waiting.is_empty() && inner.link.as_ref().is_none_or(Link::is_idle)
+    }
+
     /// Gives what waits to another queue. Nobody submits meanwhile, and neither has a link.
     ///
     /// # Errors
@@ -262,14 +295,14 @@ impl Inner {
                     }
                 }
             }
-            (Phase::Failed, _) => Ok(Some((request, Status::IO_ERROR))),
+            (Phase::Failed | Phase::Retired, _) => Ok(Some((request, Status::IO_ERROR))),
             _ => Err(request),
         }
     }
 
     #[inline]
     fn publish(&mut self) {
-        if let (Phase::Connected, Some(link)) = (self.phase, &mut self.link) {
+        if let (true, Some(link)) = (self.phase.flows(), &mut self.link) {
             link.publish();
         }
     }
@@ -291,12 +324,17 @@ impl Inner {
         if self.phase == Phase::Failed {
             return self.waiting.pop().map(|(request, _)| (request, Status::IO_ERROR));
         }
-        while let (Phase::Connected, Some(link)) = (self.phase, &mut self.link) {
+        while let (true, Some(link)) = (self.phase.flows(), &mut self.link) {
             let (request, task) = self.waiting.pop()?;
             match link.push(request, task) {
                 Pushed::Asked => {}
                 Pushed::Done(request, status) => return Some((request, status)),
                 Pushed::Busy(request, task) => {
+                    // Pages or grants are short in the whole domain, and no answer comes that would be the next time
+                    // to look.
+                    if let (true, Some(alarm)) = (link.is_idle(), &self.alarm) {
+                        alarm.after(AGAIN);
+                    }
                     let _ = self.waiting.push_within_capacity((request, task));
                     return None;
                 }
@@ -337,7 +375,7 @@ impl Inner {
 
     /// Takes answers. Returns whether there may be more.
     fn harvest(&mut self, landed: &mut [Option<KBox<Slot>>]) -> bool {
-        let (Phase::Connected, Some(link)) = (self.phase, &mut self.link) else { return false };
+        let (true, Some(link)) = (self.phase.flows(), &mut self.link) else { return false };
         for place in landed {
             match link.answer() {
                 Ok(Some(slot)) => *place = Some(slot),
@@ -356,27 +394,41 @@ impl Inner {
     }
 }
 
-impl Handler for Queue {
-    fn event(&self, eoi: Eoi<'_>) {
+impl Queue {
+    /// Takes what was answered, and asks for what waits. For somebody who was asked for, outside of an interrupt.
+    pub(crate) fn poll(&self) {
+        let _ = self.serve(false);
+    }
+
+    /// Takes answers until there are none and the backend is to ring for the next one; or for so long that somebody
+    /// else has to go on.
+    fn serve(&self, rung: bool) -> (Found, Phase) {
         let mut landed = [const { None }; AT_ONCE];
         let mut batch = Batch::new();
-        let (mut found, mut more, mut first) = (Found::Nothing, true, true);
+        let (mut found, mut more, mut rounds) = (Found::Nothing, true, 0);
         let phase = loop {
             let (done, phase) = {
                 let mut inner = self.inner.lock();
-                inner.statistics.events += u64::from(first);
-                first = false;
                 inner.give_back(&mut landed);
+                if rounds == ROUNDS {
+                    if let Some(alarm) = &inner.alarm {
+                        alarm.now();
+                    }
+                    inner.publish();
+                    break inner.phase;
+                }
+                inner.statistics.events += u64::from(rung && rounds == 0);
                 let done = if inner.waiting.is_empty() { None } else { inner.ask_waiting() };
                 if more {
                     more = inner.harvest(&mut landed);
                     let nothing =
                         found == Found::Nothing && landed.first().is_none_or(Option::is_none);
-                    inner.statistics.spurious += u64::from(nothing);
+                    inner.statistics.spurious += u64::from(rung && nothing);
                 }
                 inner.publish();
                 (done, inner.phase)
             };
+            rounds += 1;
             let mut idle = done.is_none();
             if let Some((request, status)) = done {
                 batch.end(request, status);
@@ -393,10 +445,16 @@ impl Handler for Queue {
             }
         };
         batch.flush();
-        match phase {
+        (found, phase)
+    }
+}
+
+impl Handler for Queue {
+    fn event(&self, eoi: Eoi<'_>) {
+        match self.serve(true) {
             // The channel stays masked: there is nothing that this backend could ring for.
-            Phase::Failed => eoi.withhold(),
-            _ => eoi.give(found),
+            (_, Phase::Failed) => eoi.withhold(),
+            (found, _) => eoi.give(found),
         }
     }
 }

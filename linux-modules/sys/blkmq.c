@@ -7,9 +7,12 @@ bool causeway_add_to_batch(struct request *rq, struct io_comp_batch *batch, bool
 	return blk_mq_add_to_batch(rq, batch, failed, blk_mq_end_request_batch);
 }
 
-void causeway_queue_limits_start_update(struct request_queue *queue, struct queue_limits *limits)
+bool causeway_queue_limits_try_update(struct request_queue *queue, struct queue_limits *limits)
 {
-	*limits = queue_limits_start_update(queue);
+	if (!mutex_trylock(&queue->limits_lock))
+		return false;
+	*limits = queue->limits;
+	return true;
 }
 
 void causeway_disable_discard(struct request_queue *queue)

@@ -16,7 +16,8 @@ enum {
 };
 
 bool causeway_add_to_batch(struct request *rq, struct io_comp_batch *batch, bool failed);
-void causeway_queue_limits_start_update(struct request_queue *queue, struct queue_limits *limits);
+/* queue_limits_start_update() that does not wait. */
+bool causeway_queue_limits_try_update(struct request_queue *queue, struct queue_limits *limits);
 void causeway_disable_discard(struct request_queue *queue);
 void causeway_set_geometry(struct hd_geometry *geometry, u8 heads, u8 sectors, u16 cylinders);
 void causeway_copy(void *into, const void *from, size_t len);

@@ -181,7 +181,8 @@ impl<T: Operations> Disk<T> {
         unsafe { bindings::set_disk_ro(self.disk, read_only) };
     }
 
-    /// Fails all that is submitted from now on. Requests that the driver has stay its own.
+    /// Fails all that is submitted from now on, and tells a file system on it. Requests that the driver has stay its own,
+    /// and this may wait for them.
     pub fn mark_dead(&self) {
         // SAFETY: by the invariant it is a gendisk.
         unsafe { bindings::blk_mark_disk_dead(self.disk) };
@@ -199,21 +200,27 @@ impl<T: Operations> Disk<T> {
         unsafe { bindings::blk_mq_unquiesce_queue((*self.disk).queue) };
     }
 
-    /// Changes what the disk can do. Between [`quiesce`](Self::quiesce) and [`unquiesce`](Self::unquiesce).
+    /// Changes what the disk can do, at best between [`quiesce`](Self::quiesce) and [`unquiesce`](Self::unquiesce):
+    /// requests that were made before keep to the limits of before. Returns whether it could: an administrator who
+    /// changes the limits by sysfs meanwhile waits until all requests have ended, so nobody who has to see to that may
+    /// wait for the administrator.
     ///
     /// # Errors
     ///
     /// When the block layer cannot have it so.
-    pub fn set_limits(&self, limits: &Limits) -> Result {
+    pub fn try_set_limits(&self, limits: &Limits) -> Result<bool> {
         limits.check()?;
-        // SAFETY: the queue lives as long as the disk; the lock is taken and given back in pairs by these two.
-        to_result(unsafe {
+        // SAFETY: the queue lives as long as the disk; the lock is given back exactly if it was taken.
+        unsafe {
             let queue = (*self.disk).queue;
             let mut raw: bindings::queue_limits = pin_init::zeroed();
-            sys::causeway_queue_limits_start_update(queue, &mut raw);
+            if !sys::causeway_queue_limits_try_update(queue, &mut raw) {
+                return Ok(false);
+            }
             limits.apply(&mut raw);
-            bindings::queue_limits_commit_update(queue, &mut raw)
-        })
+            to_result(bindings::queue_limits_commit_update(queue, &mut raw))?;
+        }
+        Ok(true)
     }
 
     /// Offers discard (and secure erase) no more. In any context.
