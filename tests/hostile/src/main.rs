@@ -2,15 +2,20 @@
 
 //! The `hostile` command.
 
+use std::sync::Arc;
+
 use anyhow::Context;
 use clap::Parser;
 use hostile::attacks::{ATTACKS, probe};
+use hostile::back::Back;
 use hostile::front::{Front, Outcome};
+use hostile::lies::LIES;
 use hostile::random::Random;
-use hypervisor_client::hosted;
+use hypervisor_client::{Client, hosted};
 use ring_proto::xen::DomId;
 
-/// Be a frontend that breaks the rules, in the domain that this runs in, on a disk that no other driver uses.
+/// Be a frontend that breaks the rules, in the domain that this runs in, on a disk that no other driver uses; or a
+/// backend that does, with disks of its own.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -20,7 +25,10 @@ struct Arguments {
     /// Hosted: the domain to be
     #[arg(long)]
     domid: Option<u16>,
-    /// Number of the disk: 51712 is xvda
+    /// Be a backend, in Dom0, of this domain, which reads and writes each disk that it gets
+    #[arg(long)]
+    frontend: Option<u16>,
+    /// Number of the disk: 51712 is xvda. A backend makes four disks in turn, beginning with this one
     #[arg(long, default_value_t = 51712)]
     device: u32,
     /// Which attacks; without any, all of them
@@ -39,12 +47,16 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    let names: Vec<_> = match arguments.frontend {
+        None => ATTACKS.iter().map(|attack| (attack.name, attack.about)).collect(),
+        Some(_) => LIES.iter().map(|lie| (lie.name, lie.about)).collect(),
+    };
     if arguments.list {
-        ATTACKS.iter().for_each(|attack| println!("{:10} {}", attack.name, attack.about));
+        names.iter().for_each(|(name, about)| println!("{name:12} {about}"));
         return Ok(());
     }
-    for name in &arguments.attack {
-        anyhow::ensure!(ATTACKS.iter().any(|attack| attack.name == name), "no attack {name}");
+    for wanted in &arguments.attack {
+        anyhow::ensure!(names.iter().any(|(name, _)| name == wanted), "no attack {wanted}");
     }
     let options = hosted::Options {
         domid: arguments.domid.map(DomId),
@@ -52,18 +64,56 @@ fn main() -> anyhow::Result<()> {
         pool_pages: 4096,
     };
     let client = hypervisor_client::connect(&arguments.hypervisor, options)?;
+    match arguments.frontend {
+        None => be_frontend(&arguments, client),
+        Some(frontend) => be_backend(&arguments, &client, DomId(frontend)),
+    }
+}
+
+impl Arguments {
+    fn wants(&self, name: &str) -> bool {
+        self.attack.is_empty() || self.attack.iter().any(|attack| attack == name)
+    }
+
+    fn seeds(&self) -> std::ops::Range<u64> {
+        self.seed..self.seed.saturating_add(self.count)
+    }
+}
+
+fn be_frontend(arguments: &Arguments, client: Arc<dyn Client>) -> anyhow::Result<()> {
     let mut front = Front::new(client, arguments.device)?;
-    for attack in &ATTACKS {
-        if !arguments.attack.is_empty() && !arguments.attack.iter().any(|it| it == attack.name) {
-            continue;
-        }
-        for seed in arguments.seed..arguments.seed.saturating_add(arguments.count) {
+    for attack in ATTACKS.iter().filter(|attack| arguments.wants(attack.name)) {
+        for seed in arguments.seeds() {
             let what = || format!("{} with seed {seed}", attack.name);
             let mut random = Random::new(seed);
             let outcome = attack.run(&mut front, &mut random).with_context(what)?;
             println!("{}: {outcome:?}", what());
             anyhow::ensure!(!matches!(outcome, Outcome::Silent { .. }), "{}: no answer", what());
             probe(&mut front, &mut random).with_context(|| format!("after {}", what()))?;
+        }
+    }
+    Ok(())
+}
+
+fn be_backend(
+    arguments: &Arguments,
+    client: &Arc<dyn Client>,
+    frontend: DomId,
+) -> anyhow::Result<()> {
+    // A disk that was taken away may still be on its way out in the guest, so the next one has another number.
+    let mut devices = (0..4).map(|turn| arguments.device + turn * 16).cycle();
+    for lie in LIES.iter().filter(|lie| arguments.wants(lie.name)) {
+        for (seed, device) in arguments.seeds().zip(&mut devices) {
+            let what = || format!("{} with seed {seed}", lie.name);
+            let mut back = Back::plug(client.clone(), frontend, device).with_context(what)?;
+            let outcome = lie.run(&mut back, &mut Random::new(seed));
+            if let Ok(outcome) = &outcome {
+                println!("{}: {outcome:?}", what());
+            }
+            // Also when it failed: whoever reads the disk waits for this.
+            let unplugged = back.unplug();
+            outcome.with_context(what)?;
+            unplugged.with_context(|| format!("after {}", what()))?;
         }
     }
     Ok(())

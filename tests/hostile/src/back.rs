@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! A backend that does the handshake as it should, and leaves the ring to whoever has it.
+//!
+//! It makes its own disk, of a kind that no backend of the kernel takes, and serves it without any storage: reads are
+//! answered with whatever lies in the frontend's pages.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use hypervisor_client::store::Store;
+use hypervisor_client::{Access, Client, EventChannel, Mapping};
+use ring_proto::blkif::{Operation, RawIndirect, RawRequest, RawResponse};
+use ring_proto::shared::{SharedMemory, bytes_of, from_bytes, zeroed};
+use ring_proto::xen::{DomId, GrantRef};
+use ring_proto::xenbus::State;
+use ring_proto::xenbus::vbd::{BackendFeatures, Connection};
+use ring_proto::xenstore::{Permission, Rights};
+
+use crate::front::{PATIENCE, SLOTS};
+
+/// How long this end waits between two looks.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Where the indices lie in the ring's page, and the slots.
+pub mod place {
+    /// Requests written.
+    pub const REQ_PROD: usize = 0;
+    /// The request at which the backend wants the doorbell.
+    pub const REQ_EVENT: usize = 4;
+    /// Answers written.
+    pub const RSP_PROD: usize = 8;
+    /// The slots.
+    pub const SLOTS: usize = 64;
+}
+
+/// A backend, and its disk.
+pub struct Back {
+    client: Arc<dyn Client>,
+    /// Its connection to xenstore.
+    pub store: Store,
+    /// The frontend's domain.
+    pub frontend: DomId,
+    /// Its directory.
+    pub path: String,
+    /// The frontend's.
+    pub peer: String,
+    /// What it serves, while it is connected.
+    pub served: Option<Served>,
+}
+
+/// A connection.
+pub struct Served {
+    /// The ring.
+    pub ring: Mapping,
+    channel: EventChannel,
+    /// Requests taken.
+    pub consumed: u32,
+    /// Answers written.
+    pub produced: u32,
+}
+
+/// How a frontend took an attack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It closed the connection.
+    Closed,
+    /// It goes on, and asks for more.
+    Alive,
+}
+
+impl Back {
+    /// Plugs a disk in, as a toolstack does.
+    pub fn plug(client: Arc<dyn Client>, frontend: DomId, device: u32) -> anyhow::Result<Self> {
+        let store = client.store()?;
+        let own = client.domid();
+        let path = format!("/local/domain/{own}/backend/hostile/{frontend}/{device}");
+        let peer = format!("/local/domain/{frontend}/device/vbd/{device}");
+        let directories = [
+            (
+                &path,
+                [own, frontend],
+                vec![
+                    ("frontend", peer.clone()),
+                    ("frontend-id", frontend.to_string()),
+                    ("online", "1".into()),
+                    ("mode", "w".into()),
+                    ("state", "1".into()),
+                ],
+            ),
+            (
+                &peer,
+                [frontend, own],
+                vec![
+                    ("backend", path.clone()),
+                    ("backend-id", own.to_string()),
+                    ("virtual-device", device.to_string()),
+                    ("device-type", "disk".into()),
+                    ("state", "1".into()),
+                ],
+            ),
+        ];
+        store.transaction(|tx| {
+            for (directory, [owner, reader], keys) in &directories {
+                tx.mkdir(directory)?;
+                let permissions =
+                    [Permission::new(*owner, Rights::None), Permission::new(*reader, Rights::Read)];
+                tx.set_perms(directory, &permissions)?;
+                for (key, value) in keys {
+                    tx.write(&format!("{directory}/{key}"), value)?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(Self { client, store, frontend, path, peer, served: None })
+    }
+
+    /// Writes a key of its directory.
+    pub fn write(&self, key: &str, value: impl AsRef<[u8]>) -> anyhow::Result<()> {
+        Ok(self.store.write(&format!("{}/{key}", self.path), value)?)
+    }
+
+    /// Writes a state, whether it may or not.
+    pub fn write_state(&self, state: State) -> anyhow::Result<()> {
+        self.write("state", state.raw().to_string())
+    }
+
+    /// The frontend's state.
+    pub fn peer_state(&self) -> anyhow::Result<State> {
+        Ok(State::read(&mut self.store.device(&self.peer))?)
+    }
+
+    /// Waits until the frontend's state satisfies a condition.
+    pub fn await_peer(&self, mut right: impl FnMut(State) -> bool) -> anyhow::Result<State> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let state = self.peer_state()?;
+            if right(state) {
+                return Ok(state);
+            }
+            ensure!(Instant::now() < end, "the frontend stays {state}");
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// What the frontend says went wrong.
+    pub fn complaint(&self) -> anyhow::Result<Option<String>> {
+        let path = self.peer.replacen("/device/", "/error/device/", 1);
+        let value = self.store.try_read(&format!("{path}/error"))?;
+        Ok(value.map(|value| String::from_utf8_lossy(&value).into_owned()))
+    }
+
+    /// Offers what there is, and what `twist` makes of it, and takes up the rings. Returns whether there were any.
+    pub fn meet(
+        &mut self,
+        twist: impl FnOnce(&mut Self) -> anyhow::Result<()>,
+    ) -> anyhow::Result<bool> {
+        for (key, value) in [
+            ("feature-flush-cache", "1"),
+            ("feature-discard", "1"),
+            ("feature-persistent", "0"),
+            ("sectors", "65536"),
+            ("sector-size", "512"),
+            ("info", "0"),
+        ] {
+            self.write(key, value)?;
+        }
+        twist(self)?;
+        self.write_state(State::InitWait)?;
+        let state = self.await_peer(|state| !matches!(state, State::Initialising))?;
+        if state != State::Initialised {
+            return Ok(false);
+        }
+        // Its own keys are nonsense perhaps; the frontend's are not.
+        let offered = BackendFeatures { max_queues: 64, ..BackendFeatures::default() };
+        let connection = Connection::read(&mut self.store.device(&self.peer), &offered)?;
+        let queue = connection.queues().first().context("a queue")?;
+        self.served = Some(Served {
+            ring: self.client.map(self.frontend, queue.refs(), Access::ReadWrite)?,
+            channel: self.client.bind_interdomain(self.frontend, queue.port)?,
+            consumed: 0,
+            produced: 0,
+        });
+        Ok(true)
+    }
+
+    /// Connects by the rules, and serves until the disk is in use.
+    pub fn connect(&mut self) -> anyhow::Result<&mut Served> {
+        ensure!(self.meet(|_| Ok(()))?, "the frontend does not want the disk");
+        self.write_state(State::Connected)?;
+        ensure!(self.serve(16)? == Outcome::Alive, "the frontend does not use the disk");
+        self.served.as_mut().context("connected")
+    }
+
+    /// Answers by the rules until so many requests came or the frontend has closed the connection.
+    pub fn serve(&mut self, count: u32) -> anyhow::Result<Outcome> {
+        let end = Instant::now() + PATIENCE;
+        let mut left = count;
+        while left > 0 {
+            let served = self.served.as_mut().context("connected")?;
+            let requests = served.take();
+            for request in &requests {
+                served.answer(&legal(request));
+            }
+            served.publish()?;
+            left = left.saturating_sub(requests.len() as u32);
+            if requests.is_empty() {
+                if !matches!(self.peer_state()?, State::Initialised | State::Connected) {
+                    return Ok(Outcome::Closed);
+                }
+                ensure!(Instant::now() < end, "the frontend asks for nothing");
+                std::thread::sleep(LOOK);
+            }
+        }
+        Ok(Outcome::Alive)
+    }
+
+    /// Waits until there are requests, and takes them without an answer.
+    pub fn take(&mut self) -> anyhow::Result<Vec<RawRequest>> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let requests = self.served.as_mut().context("connected")?.take();
+            if !requests.is_empty() {
+                return Ok(requests);
+            }
+            ensure!(Instant::now() < end, "the frontend asks for nothing");
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Maps a page of the frontend.
+    pub fn map(&self, gref: u32) -> anyhow::Result<Mapping> {
+        Ok(self.client.map(self.frontend, &[GrantRef(gref)], Access::ReadOnly)?)
+    }
+
+    /// Takes the disk away, as a toolstack and a backend do together.
+    pub fn unplug(mut self) -> anyhow::Result<()> {
+        self.write("online", "0")?;
+        self.write_state(State::Closing)?;
+        let closed = self.await_peer(|state| state == State::Closed);
+        self.served = None;
+        self.write_state(State::Closed)?;
+        self.store.transaction(|tx| {
+            tx.rm(&self.peer)?;
+            tx.rm(&self.path)
+        })?;
+        closed.map(drop)
+    }
+}
+
+/// The answer that a request should get.
+pub fn legal(request: &RawRequest) -> RawResponse {
+    let operation = match Operation::from_raw(request.operation) {
+        Some(Operation::Indirect) => {
+            from_bytes::<RawIndirect>(bytes_of(request)).map_or(0, |indirect| indirect.indirect_op)
+        }
+        _ => request.operation,
+    };
+    RawResponse { id: request.id, operation, ..zeroed() }
+}
+
+impl Served {
+    /// Takes the requests that there are, and asks for the doorbell at the next one.
+    fn take(&mut self) -> Vec<RawRequest> {
+        let mut requests = Vec::new();
+        let producer = self.ring.load_acquire(place::REQ_PROD);
+        while self.consumed != producer && requests.len() < SLOTS as usize {
+            let at = place::SLOTS + (self.consumed % SLOTS) as usize * size_of::<RawRequest>();
+            requests.push(self.ring.read(at));
+            self.consumed = self.consumed.wrapping_add(1);
+        }
+        self.ring.publish(place::REQ_EVENT, self.consumed.wrapping_add(1));
+        requests
+    }
+
+    /// Writes an answer. The frontend sees it after [`publish`](Self::publish).
+    pub fn answer(&mut self, response: &RawResponse) {
+        let at = place::SLOTS + (self.produced % SLOTS) as usize * size_of::<RawRequest>();
+        self.ring.write(at, response);
+        self.produced = self.produced.wrapping_add(1);
+    }
+
+    /// Shows the frontend all answers written, and rings.
+    pub fn publish(&self) -> anyhow::Result<()> {
+        self.ring.publish(place::RSP_PROD, self.produced);
+        self.notify()
+    }
+
+    /// Only rings.
+    pub fn notify(&self) -> anyhow::Result<()> {
+        Ok(self.channel.notify()?)
+    }
+}

@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What can be done to a frontend, each with a name.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use ring_proto::blkif::{RawRequest, RawResponse};
+use ring_proto::shared::{SharedMemory, from_bytes};
+use ring_proto::xenbus::State;
+
+use crate::back::{Back, Outcome, legal, place};
+use crate::front::SLOTS;
+use crate::random::Random;
+
+/// An attack.
+pub struct Lie {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does.
+    pub about: &'static str,
+    /// How a frontend has to take it, if there is but one way.
+    pub expected: Option<Outcome>,
+    run: fn(&mut Back, &mut Random) -> anyhow::Result<Outcome>,
+}
+
+impl Lie {
+    /// Tells it once, to the frontend of a disk that was just plugged in.
+    ///
+    /// # Errors
+    ///
+    /// When the frontend does not take it as it has to.
+    pub fn run(&self, back: &mut Back, random: &mut Random) -> anyhow::Result<Outcome> {
+        let outcome = (self.run)(back, random)?;
+        if let Some(expected) = self.expected {
+            ensure!(outcome == expected, "the frontend is {outcome:?}, not {expected:?}");
+        }
+        Ok(outcome)
+    }
+}
+
+const fn lie(
+    name: &'static str,
+    about: &'static str,
+    expected: Option<Outcome>,
+    run: fn(&mut Back, &mut Random) -> anyhow::Result<Outcome>,
+) -> Lie {
+    Lie { name, about, expected, run }
+}
+
+const CLOSED: Option<Outcome> = Some(Outcome::Closed);
+const ALIVE: Option<Outcome> = Some(Outcome::Alive);
+
+/// All of them.
+pub const LIES: [Lie; 17] = [
+    lie("id", "an id that was not asked for", CLOSED, id),
+    lie("twice", "the same answer twice", CLOSED, twice),
+    lie("operation", "the answer to another operation", CLOSED, operation),
+    lie("status", "any status", ALIVE, status),
+    lie("unsupported", "nothing of what was offered is supported", ALIVE, unsupported),
+    lie("garbage", "slots of any bytes", CLOSED, garbage),
+    lie("ahead", "a producer index that the ring has no room for", CLOSED, ahead),
+    lie("unasked", "more answers than requests", CLOSED, unasked),
+    lie("behind", "a producer index that goes back", CLOSED, behind),
+    lie("scribble", "any bytes in the requests and in the frontend's indices", None, scribble),
+    lie("events", "the doorbell, all the time, for nothing", ALIVE, events),
+    lie("hold", "an answer while the memory is still mapped", CLOSED, hold),
+    lie("silence", "no answer, and the disk is taken away", CLOSED, silence),
+    lie("stall", "no answer, and the disk stays when it is wanted no more", CLOSED, stall),
+    lie("keys", "any bytes in each key of the handshake", None, keys),
+    lie("resize", "any size, all the time", None, resize),
+    lie("states", "states in any order", None, states),
+];
+
+/// What the frontend makes of it: it closes the connection, or goes on for a while.
+fn outcome(back: &mut Back) -> anyhow::Result<Outcome> {
+    back.serve(16)
+}
+
+/// Answers the requests that come next, each by `twist`.
+fn answer(back: &mut Back, mut twist: impl FnMut(&mut RawResponse)) -> anyhow::Result<Outcome> {
+    let requests = back.take()?;
+    let served = back.served.as_mut().context("connected")?;
+    for request in &requests {
+        let mut response = legal(request);
+        twist(&mut response);
+        served.answer(&response);
+    }
+    served.publish()?;
+    outcome(back)
+}
+
+fn id(back: &mut Back, random: &mut Random) -> anyhow::Result<Outcome> {
+    back.connect()?;
+    answer(back, |response| {
+        response.id = match random.below(4) {
+            0 => response.id ^ 1,
+            1 => response.id ^ (1 << 16),
+            2 => response.id.wrapping_add(1 << 40),
+            _ => random.nasty(),
+        }
+    })
+}
+
+fn twice(back: &mut Back, _random: &mut Random) -> anyhow::Result<Outcome> {
+    back.connect()?;
+    let requests = back.take()?;
+    let served = back.served.as_mut().context("connected")?;
+    requests.iter().for_each(|request| served.answer(&legal(request)));
+    served.publish()?;
+    // As many answers as requests, so that only the ids tell.
+    let more = back.take()?;
+    let first = requests.first().context("a request")?;
+    let served = back.served.as_mut().context("connected")?;
+    more.iter().for_each(|_| served.answer(&legal(first)));
+    served.publish()?;
+    outcome(back)
+}
+
+fn operation(back: &mut Back, random: &mut Random) -> anyhow::Result<Outcome> {
+    back.connect()?;
+    answer(back, |response| {
+        response.operation = response.operation.wrapping_add(1 + random.below(255) as u8);
+    })
+}
+
+fn status(back: &mut Back, random: &mut Random) -> anyhow::Result<Outcome> {
+    back.connect()?;
+    for _ in 0..16 {
+        let requests = back.take()?;
+        let served = back.served.as_mut().context("connected")?;
+        for request in &requests {
+            let mut response = legal(request);
+            response.status = random.nasty() as u16;
+            served.answer(&response);
+        }
+        served.publish()?;
+    }
+    outcome(back)
+}
+
+fn unsupported(back: &mut Back, _random: &mut Random) -> anyhow::Result<Outcome> {
+    back.connect()?;
+    for _ in 0..16 {
+        answer(back, |response| response.status = -2_i16 as u16)?;
+    }
+    outcome(back)
+}
+
+fn garbage(back: &mut Back, random: &mut Random) -> anyhow::Result<Outcome> {
+    back.connect()?;
+    let requests = back.take()?;
+    let served = back.served.as_mut().context("connected")?;
+    for _ in &requests {
+        let bytes = random.bytes(size_of::<RawResponse>());
+        served.answer(&from_bytes(&bytes).context("a slot")?);
+    }
+    served.publish()?;
+    outcome(back)
+}
+
+fn ahead(back: &mut Back, random: &mut Random) -> anyhow::Result<Outcome> {
+    let served = back.connect()?;
+    let far = [SLOTS + 1, 1 << 16, 1 << 31, u32::MAX - SLOTS];
+    served.produced = served.produced.wrapping_add(*random.one_of(&far));
+    served.publish()?;
+    outcome(back)
+}
+
+fn unasked(back: &mut Back, random: &mut Random) -> anyhow::Result<Outcome> {
+    let served = back.connect()?;
+    for _ in 0..SLOTS / 2 {
+        served.answer(&legal(&from_bytes(&random.bytes(size_of::<RawRequest>())).context("one")?));
+    }
+    served.publish()?;
+    outcome(back)
+}
+
+fn behind(back: &mut Back, random: &mut Random) -> anyhow::Result<Outcome> {
+    let served = back.connect()?;
+    served.produced = served.produced.wrapping_sub(1 + random.below(16) as u32);
+    served.publish()?;
+    outcome(back)
+}
+
+fn scribble(back: &mut Back, random: &mut Random) -> anyhow::Result<Outcome> {
+    back.connect()?;
+    for _ in 0..64 {
+        let served = back.served.as_mut().context("connected")?;
+        let at = random.below(1024) as usize * 4;
+        if at != place::RSP_PROD {
+            served.ring.store(at, random.nasty() as u32);
+        }
+    }
+    outcome(back).or(Ok(Outcome::Alive))
+}
+
+fn events(back: &mut Back, _random: &mut Random) -> anyhow::Result<Outcome> {
+    let served = back.connect()?;
+    for _ in 0..5000 {
+        served.notify()?;
+    }
+    outcome(back)
+}
+
+fn hold(back: &mut Back, _random: &mut Random) -> anyhow::Result<Outcome> {
+    back.connect()?;
+    let request = loop {
+        let requests = back.take()?;
+        let found =
+            requests.iter().find(|request| request.operation < 2 && request.nr_segments > 0);
+        if let Some(request) = found {
+            break *request;
+        }
+        let served = back.served.as_mut().context("connected")?;
+        requests.iter().for_each(|request| served.answer(&legal(request)));
+        served.publish()?;
+    };
+    let page = back.map(request.seg[0].gref)?;
+    let served = back.served.as_mut().context("connected")?;
+    served.answer(&legal(&request));
+    served.publish()?;
+    let outcome = outcome(back)?;
+    std::thread::sleep(Duration::from_secs(1));
+    drop(page);
+    Ok(outcome)
+}
+
+fn silence(back: &mut Back, _random: &mut Random) -> anyhow::Result<Outcome> {
+    back.connect()?;
+    back.take()?;
+    back.write("online", "0")?;
+    back.write_state(State::Closing)?;
+    back.await_peer(|state| state == State::Closed)?;
+    Ok(Outcome::Closed)
+}
+
+fn stall(back: &mut Back, _random: &mut Random) -> anyhow::Result<Outcome> {
+    back.connect()?;
+    back.take()?;
+    back.write("online", "0")?;
+    back.write_state(State::Connected)?;
+    back.await_peer(|state| state == State::Closing)?;
+    let end = Instant::now() + Duration::from_secs(60);
+    while back.complaint()?.is_none() {
+        ensure!(Instant::now() < end, "the frontend waits for ever");
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    Ok(Outcome::Closed)
+}
+
+/// The keys that a backend writes.
+const KEYS: [&str; 14] = [
+    "sectors",
+    "sector-size",
+    "physical-sector-size",
+    "info",
+    "feature-max-indirect-segments",
+    "multi-queue-max-queues",
+    "max-ring-page-order",
+    "feature-persistent",
+    "feature-flush-cache",
+    "feature-barrier",
+    "feature-discard",
+    "discard-granularity",
+    "discard-alignment",
+    "discard-secure",
+];
+
+fn keys(back: &mut Back, random: &mut Random) -> anyhow::Result<Outcome> {
+    let met = back.meet(|back| {
+        for _ in 0..=random.below(4) {
+            let key = random.one_of(&KEYS);
+            match random.below(4) {
+                0 | 1 => back.write(key, random.nasty().to_string())?,
+                2 => back.write(key, format!("-{}", random.nasty()))?,
+                _ => {
+                    let len = random.below(64) as usize;
+                    back.write(key, random.bytes(len))?;
+                }
+            }
+        }
+        Ok(())
+    })?;
+    if !met {
+        return Ok(Outcome::Closed);
+    }
+    back.write_state(State::Connected)?;
+    // Some of it is legal all the same. A disk of no sectors is asked for nothing.
+    back.await_peer(|state| state != State::Initialised)?;
+    back.serve(1).or(Ok(Outcome::Alive))
+}
+
+fn resize(back: &mut Back, random: &mut Random) -> anyhow::Result<Outcome> {
+    back.connect()?;
+    for _ in 0..64 {
+        back.write("sectors", random.nasty().to_string())?;
+        back.write_state(State::Connected)?;
+    }
+    back.write("sectors", "65536")?;
+    back.write_state(State::Connected)?;
+    back.serve(1).or(Ok(Outcome::Alive))
+}
+
+fn states(back: &mut Back, random: &mut Random) -> anyhow::Result<Outcome> {
+    back.connect()?;
+    for _ in 0..16 {
+        back.write("state", random.below(10).to_string())?;
+        std::thread::sleep(Duration::from_millis(random.below(20)));
+    }
+    Ok(Outcome::Alive)
+}
