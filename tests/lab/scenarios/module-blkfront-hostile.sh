@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Our blkfront with a backend that breaks every rule, a user-space program of Dom0: wrong ids, operations and statuses,
+# indices that are not possible, a doorbell that does not stop, memory that stays mapped, no answer at all, nonsense in
+# xenstore. Programs of the DomU read and write each disk that comes. They see errors and never a hang, another disk of
+# the same DomU goes on, and in the end no grant is left.
+#
+# limit: 240
+# reports: module-blkfront-hostile-start module-blkfront-hostile-answers module-blkfront-hostile-indices
+# reports: module-blkfront-hostile-memory module-blkfront-hostile-silence module-blkfront-hostile-store
+# reports: module-blkfront-hostile-others module-blkfront-hostile-grants module-blkfront-hostile-end
+# tolerates: WARNING: g.e.
+
+ours=/modules/causeway-blkfront.ko
+front=/sys/bus/xen/drivers/causeway-vbd
+
+# How many grants the DomU's kernel has given out: it counts those that are free, of all in its table.
+grants() {
+    domu_must d1 'word() {
+            local address=$((16#$(sed -n "s/^\([0-9a-f]*\) [a-zA-Z] $1$/\1/p" /proc/kallsyms))) i offset start size
+            for ((i = 0; i < $(od -An -tu2 -j56 -N2 /proc/kcore); i++)); do
+                read -r offset start _ _ size < <(od -An -v -w40 -td8 -j$((64 + 56 * i + 8)) -N40 /proc/kcore)
+                if ((address >= start && address < start + size)); then
+                    dd if=/proc/kcore bs=4 count=1 iflag=skip_bytes skip=$((offset + address - start)) 2>/dev/null | od -An -td4
+                    return
+                fi
+            done
+        }
+        echo $(($(word nr_grant_frames) * 512 - $(word gnttab_free_count)))'
+}
+
+start() {
+    must modprobe xen-blkback
+    domu_start d1 $ours
+    grants >/run/lab/grants
+    disk_attach d1 xvda "$(disk_make one 32)"
+    domu_spawn d1 good 'while [ ! -e /run/stop ]; do fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio \
+        --rw=randwrite --bs=4k --iodepth=4 --size=64k --verify=crc32c --verify_fatal=1 || exit 1; sleep 0.5; done'
+    domu_spawn d1 bad 'while [ ! -e /run/stop ]; do for disk in /dev/xvd[b-e]; do [ -b $disk ] || continue
+        dd if=$disk of=/dev/null bs=16k count=4 iflag=direct; dd if=/dev/zero of=$disk bs=4k count=8 oflag=direct conv=fsync
+        done; sleep 0.05; done; exit 0'
+}
+
+attack() {
+    local name attacks=''
+    for name; do attacks+=" --attack $name"; done
+    # shellcheck disable=SC2086
+    must hostile --frontend "$(domu_id d1)" --device 51728 --count "$count" $attacks
+}
+
+answers() { count=3 attack id twice operation status unsupported garbage; }
+
+indices() { count=3 attack ahead unasked behind scribble events; }
+
+memory() { count=2 attack hold; }
+
+silence() { count=1 attack silence; }
+
+store() { count=12 attack keys; count=3 attack resize states; }
+
+# Neither the programs that had to do with the bad disks nor those of the good one hang.
+others() {
+    domu_must d1 ': >/run/stop'
+    domu_join d1 bad 60 >/dev/null
+    domu_join d1 good 60 >/run/lab/good || { tail -n 5 /run/lab/good; fail "the other disk suffered"; }
+    domu_must d1 '! ls /dev/xvd[b-e]'
+    domu_must d1 '! dmesg | grep -E "blocked for more than|BUG:|leaking g.e."'
+}
+
+# What a backend had mapped goes a second after it let go of it.
+grants_left() {
+    disk_detach d1 xvda
+    sleep 2
+    expect_eq "the number of grants" "$(grants)" "$(cat /run/lab/grants)"
+}
+
+end() {
+    domu_must d1 'rmmod causeway_blkfront'
+    domu_stop d1
+    must rmmod xen_blkback
+}
+
+check module-blkfront-hostile-start start
+check module-blkfront-hostile-answers answers
+check module-blkfront-hostile-indices indices
+check module-blkfront-hostile-memory memory
+check module-blkfront-hostile-silence silence
+check module-blkfront-hostile-store store
+check module-blkfront-hostile-others others
+check module-blkfront-hostile-grants grants_left
+check module-blkfront-hostile-end end
