@@ -362,13 +362,14 @@ impl Vbd {
     fn fail(&self, control: &mut Control, failure: &Failure) {
         // What was taken is finished and answered; the queues say when it is.
         control.connected.end(&self.counters);
-        let _ = control.handshake.enter(State::Closing);
         if self.gone() {
             return;
         }
         if self.lines.take() {
-            self.device.fatal(failure.errno(), format_args!("{failure}"));
-        } else {
+            self.device.error(failure.errno(), format_args!("{failure}"));
+        }
+        // Who is closed already stays so: it waits for a frontend that begins anew.
+        if control.handshake.enter(State::Closing).is_ok() {
             let _ = self.device.switch_state(State::Closing);
         }
     }
