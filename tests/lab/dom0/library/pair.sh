@@ -128,7 +128,7 @@ pair_resize() {
     truncate -s 96M /disks/pair
     case $(cat /run/lab/backend) in
         stock | ours) losetup -j /disks/pair | cut -d: -f1 | xargs losetup -c ;;
-        qemu) must xl qemu-monitor-command d1 "block_resize $(pair_drive) 96M" ;;
+        qemu) pair_qemu_resize $((96 << 20)) ;;
     esac
     # A backend may look only when it is asked for something.
     domu_must d1 "n=0; until [ \$(blockdev --getsz /dev/xvda) = 196608 ]; do
@@ -136,8 +136,23 @@ pair_resize() {
     domu_must d1 'dd if=/dev/urandom of=/dev/xvda bs=1M count=1 seek=95 oflag=direct 2>/dev/null'
 }
 
-# QEMU's name for the disk.
-pair_drive() { xl qemu-monitor-command d1 'info block' | sed -n 's/^\(xvda[^ ]*\|[^ ]*51712[^ ]*\).*/\1/p' | head -n 1; }
+# What xl passes on to the domain's QEMU, so that it can be told to let a disk grow: its monitor for people cannot.
+pair_qemu='device_model_args=["-qmp","tcp:127.0.0.1:4444,server=on,wait=off"]'
+
+# pair_qemu_resize BYTES
+pair_qemu_resize() {
+    local drive answer
+    drive=$(xl qemu-monitor-command d1 'info block' | sed -n 's/^\(xvda[^ :]*\).*/\1/p' | head -n 1)
+    ip link set lo up
+    exec 7<>/dev/tcp/127.0.0.1/4444
+    echo '{"execute":"qmp_capabilities"}' >&7
+    echo '{"execute":"block_resize","arguments":{"node-name":"'"$drive"'","size":'"$1"'},"id":"grow"}' >&7
+    while read -r -t 10 answer <&7; do
+        case $answer in *'"grow"'*) break ;; esac
+    done
+    exec 7<&- 7>&-
+    case $answer in *'"return"'*) ;; *) fail "QEMU did not resize $drive: $answer" ;; esac
+}
 
 # Detached and attached again, what was written is there.
 pair_again() {

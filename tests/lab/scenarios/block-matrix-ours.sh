@@ -9,7 +9,7 @@
 domu() {
     truncate -s 1M /disks/first
     # With a disk of QEMU's from the start, xl starts QEMU for the domain.
-    domu_start d1 'disk=["format=raw,vdev=xvdz,backendtype=qdisk,target=/disks/first"]' /modules/causeway-blkfront.ko
+    domu_start d1 "$pair_qemu" 'disk=["format=raw,vdev=xvdz,backendtype=qdisk,target=/disks/first"]' /modules/causeway-blkfront.ko
 }
 
 check block-matrix-ours-domu domu
