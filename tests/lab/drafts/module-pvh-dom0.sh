@@ -8,7 +8,7 @@
 attach() {
     expect_eq "Dom0's mode" "$(cat /sys/hypervisor/guest_type)" PVH
     must insmod /modules/causeway-blkback.ko
-    domu_start d1 vcpus=2 /modules/causeway-blkfront.ko
+    domu_start d1 /modules/causeway-blkfront.ko
     disk_attach d1 xvda "$(disk_make one 32)"
 }
 
