@@ -166,9 +166,9 @@ queues() {
     expect_eq "multi-queue-max-queues" "$(xenstore-read "$(disk_back d1 xvda)/multi-queue-max-queues")" 4
     expect_eq "multi-queue-num-queues" "$(xenstore-read "$(disk_front d1 xvda)/multi-queue-num-queues")" 2
     ps | grep -q '[.]xvda-1'
-    pattern --rw=randwrite --bs=4k --iodepth=32 --numjobs=2 --size=4m --offset_increment=16m
+    pattern --rw=randwrite --bs=4k --iodepth=32 --numjobs=2 --size=1m --offset_increment=16m
     frontend 2 max_ring_page_order=2
-    pattern --rw=randwrite --bs=4k --iodepth=64 --numjobs=2 --size=4m --offset_increment=16m
+    pattern --rw=randwrite --bs=4k --iodepth=64 --numjobs=2 --size=1m --offset_increment=16m
 }
 
 not_persistent() {
