@@ -26,17 +26,17 @@ use core::mem::{align_of, size_of};
 use crate::shared::{SharedMemory, Wire};
 
 /// Offsets of the header's words.
-pub(crate) mod header {
+pub mod header {
     /// Producer index of requests.
-    pub(crate) const REQ_PROD: usize = 0;
+    pub const REQ_PROD: usize = 0;
     /// The backend wants the doorbell when `REQ_PROD` passes this.
-    pub(crate) const REQ_EVENT: usize = 4;
+    pub const REQ_EVENT: usize = 4;
     /// Producer index of responses.
-    pub(crate) const RSP_PROD: usize = 8;
+    pub const RSP_PROD: usize = 8;
     /// The frontend wants the doorbell when `RSP_PROD` passes this.
-    pub(crate) const RSP_EVENT: usize = 12;
+    pub const RSP_EVENT: usize = 12;
     /// Length of the header; the first slot begins here.
-    pub(crate) const LEN: usize = 64;
+    pub const LEN: usize = 64;
 }
 
 /// Largest `ring-page-order` that a Causeway ring uses: 16 pages.

@@ -12,6 +12,7 @@ use anyhow::{Context, ensure};
 use hypervisor_client::store::Store;
 use hypervisor_client::{Access, Client, EventChannel, Mapping};
 use ring_proto::blkif::{Operation, RawIndirect, RawRequest, RawResponse};
+use ring_proto::ring::header;
 use ring_proto::shared::{SharedMemory, bytes_of, from_bytes, zeroed};
 use ring_proto::xen::{DomId, GrantRef};
 use ring_proto::xenbus::State;
@@ -22,18 +23,6 @@ use crate::front::{PATIENCE, SLOTS};
 
 /// How long this end waits between two looks.
 const LOOK: Duration = Duration::from_millis(5);
-
-/// Where the indices lie in the ring's page, and the slots.
-pub mod place {
-    /// Requests written.
-    pub const REQ_PROD: usize = 0;
-    /// The request at which the backend wants the doorbell.
-    pub const REQ_EVENT: usize = 4;
-    /// Answers written.
-    pub const RSP_PROD: usize = 8;
-    /// The slots.
-    pub const SLOTS: usize = 64;
-}
 
 /// A backend, and its disk.
 pub struct Back {
@@ -264,26 +253,26 @@ impl Served {
     /// Takes the requests that there are, and asks for the doorbell at the next one.
     fn take(&mut self) -> Vec<RawRequest> {
         let mut requests = Vec::new();
-        let producer = self.ring.load_acquire(place::REQ_PROD);
+        let producer = self.ring.load_acquire(header::REQ_PROD);
         while self.consumed != producer && requests.len() < SLOTS as usize {
-            let at = place::SLOTS + (self.consumed % SLOTS) as usize * size_of::<RawRequest>();
+            let at = header::LEN + (self.consumed % SLOTS) as usize * size_of::<RawRequest>();
             requests.push(self.ring.read(at));
             self.consumed = self.consumed.wrapping_add(1);
         }
-        self.ring.publish(place::REQ_EVENT, self.consumed.wrapping_add(1));
+        self.ring.publish(header::REQ_EVENT, self.consumed.wrapping_add(1));
         requests
     }
 
     /// Writes an answer. The frontend sees it after [`publish`](Self::publish).
     pub fn answer(&mut self, response: &RawResponse) {
-        let at = place::SLOTS + (self.produced % SLOTS) as usize * size_of::<RawRequest>();
+        let at = header::LEN + (self.produced % SLOTS) as usize * size_of::<RawRequest>();
         self.ring.write(at, response);
         self.produced = self.produced.wrapping_add(1);
     }
 
     /// Shows the frontend all answers written, and rings.
     pub fn publish(&self) -> anyhow::Result<()> {
-        self.ring.publish(place::RSP_PROD, self.produced);
+        self.ring.publish(header::RSP_PROD, self.produced);
         self.notify()
     }
 

@@ -9,6 +9,7 @@ use anyhow::{Context, ensure};
 use hypervisor_client::store::Store;
 use hypervisor_client::{Access, Client, EventChannel, Grant};
 use ring_proto::blkif::{Abi, RawRequest, RawResponse, RawSegment};
+use ring_proto::ring::header;
 use ring_proto::shared::{SharedMemory, Wire};
 use ring_proto::xen::DomId;
 use ring_proto::xenbus::vbd::{BackendFeatures, Connection, FrontendSettings, Geometry, Queue};
@@ -22,14 +23,6 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Pages for data.
 const DATA_PAGES: usize = 16;
-
-/// Where the indices lie in the ring's page, and the slots.
-mod place {
-    pub(super) const REQ_PROD: usize = 0;
-    pub(super) const RSP_PROD: usize = 8;
-    pub(super) const RSP_EVENT: usize = 12;
-    pub(super) const SLOTS: usize = 64;
-}
 
 /// A frontend.
 pub struct Front {
@@ -120,7 +113,7 @@ impl Front {
             produced: 0,
             geometry: Geometry::new(0),
         };
-        shared.ring.store(place::RSP_EVENT, 1);
+        shared.ring.store(header::RSP_EVENT, 1);
         let queue = Queue::new(shared.ring.refs(), shared.channel.port()).context("one page")?;
         Connection::new(settings, &[queue])?.write(&mut self.store.device(&self.path))?;
         self.shared = Some(shared);
@@ -206,7 +199,7 @@ pub enum Outcome {
 impl Shared {
     /// Writes a slot at the producer's place, and moves that on. The backend sees it after [`ring`](Self::ring).
     pub fn put<T: Wire>(&mut self, slot: &T) {
-        let at = place::SLOTS + (self.produced % SLOTS) as usize * size_of::<RawRequest>();
+        let at = header::LEN + (self.produced % SLOTS) as usize * size_of::<RawRequest>();
         self.ring.write(at, slot);
         self.produced = self.produced.wrapping_add(1);
     }
@@ -219,8 +212,8 @@ impl Shared {
 
     /// Says that requests were written up to this index.
     pub fn claim(&self, producer: u32) {
-        self.ring.store(place::RSP_EVENT, self.answered().wrapping_add(1));
-        self.ring.publish(place::REQ_PROD, producer);
+        self.ring.store(header::RSP_EVENT, self.answered().wrapping_add(1));
+        self.ring.publish(header::REQ_PROD, producer);
     }
 
     /// Only rings.
@@ -230,12 +223,12 @@ impl Shared {
 
     /// How many answers there are.
     pub fn answered(&self) -> u32 {
-        self.ring.load_acquire(place::RSP_PROD)
+        self.ring.load_acquire(header::RSP_PROD)
     }
 
     /// The answer of this index.
     pub fn answer(&self, index: u32) -> RawResponse {
-        let at = place::SLOTS + (index % SLOTS) as usize * size_of::<RawRequest>();
+        let at = header::LEN + (index % SLOTS) as usize * size_of::<RawRequest>();
         self.ring.read(at)
     }
 

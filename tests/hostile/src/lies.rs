@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use ring_proto::blkif::{RawRequest, RawResponse};
+use ring_proto::ring::header;
 use ring_proto::shared::{SharedMemory, from_bytes};
 use ring_proto::xenbus::State;
 
-use crate::back::{Back, Outcome, legal, place};
+use crate::back::{Back, Outcome, legal};
 use crate::front::SLOTS;
 use crate::random::Random;
 
@@ -188,7 +189,7 @@ fn scribble(back: &mut Back, random: &mut Random) -> anyhow::Result<Outcome> {
     for _ in 0..64 {
         let served = back.served.as_mut().context("connected")?;
         let at = random.below(1024) as usize * 4;
-        if at != place::RSP_PROD {
+        if at != header::RSP_PROD {
             served.ring.store(at, random.nasty() as u32);
         }
     }
