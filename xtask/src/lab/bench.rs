@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
-use super::machine::{Clock, Dom0, Machine};
+use super::machine::{Clock, Dom0, Machine, Turns};
 use super::{Lab, image, versions};
 use crate::command;
 
@@ -153,6 +153,7 @@ impl Bench<'_> {
             kernel: self.lab.kernel.image(),
             initrd: self.initrd.clone(),
             dom0: Dom0::Pv,
+            turns: Turns::RateLimited,
             words: self.words(number),
         };
         let (serial, report) = (self.file(number, "serial.log"), self.file(number, "report.log"));

@@ -32,10 +32,20 @@ const CPU: &str = "EPYC,+svm,+npt,-smap,-monitor,-rdtscp,\
     -xsave,-xsaveopt,-xsavec,-xsaves,-xgetbv1,-avx,-avx2,-f16c,-fma";
 
 /// Words of Xen's command line. Mitigations against a malicious guest's timing are dear under emulation, and not what
-/// is tested. A processor that is awaited by another of its domain, which spins, has to have its turn at once: emulated,
-/// PAUSE is not intercepted and takes as long as a thousand other instructions, so a millisecond of it is long.
+/// is tested.
 const XEN: &str = "console=com1 com1=115200,8n1 loglvl=warning guest_loglvl=warning \
-    dom0_mem=1536M,max:1536M dom0_max_vcpus=1 cpuidle=0 bootscrub=0 spec-ctrl=no sched_ratelimit_us=0";
+    dom0_mem=1536M,max:1536M dom0_max_vcpus=1 cpuidle=0 bootscrub=0 spec-ctrl=no";
+
+/// When Xen's scheduler lets one that woke up have the processor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Turns {
+    /// At once. Two processors of a domain share the machine's one: where one waits for the other it spins, and to spin
+    /// is dear under emulation, where PAUSE is not intercepted and takes as long as a thousand other instructions.
+    #[default]
+    AtOnce,
+    /// When the one that runs has had its millisecond, as Xen does if nobody says otherwise.
+    RateLimited,
+}
 
 /// Words of every Linux' command line, for the same reason. `tests/lab/dom0/library/domu.sh` has them for DomUs.
 const LINUX: &str = "console=hvc0 loglevel=5 mitigations=off init_on_alloc=0 audit=0 lsm= nokaslr \
@@ -75,6 +85,8 @@ pub struct Machine {
     pub initrd: PathBuf,
     /// How Dom0 runs.
     pub dom0: Dom0,
+    /// How domains take turns.
+    pub turns: Turns,
     /// Words for Dom0's command line.
     pub words: String,
 }
@@ -93,6 +105,9 @@ impl Machine {
         qemu.arg("-serial").arg("mon:stdio");
         qemu.arg("-serial").arg(format!("file:{}", report.display()));
         let mut xen = String::from(XEN);
+        if self.turns == Turns::AtOnce {
+            xen += " sched_ratelimit_us=0";
+        }
         if self.dom0 == Dom0::Pvh {
             qemu.args(["-device", "amd-iommu"]);
             xen += " dom0=pvh";

@@ -14,7 +14,7 @@ use clap::Args;
 
 use super::{
     Lab,
-    machine::{Clock, Machine},
+    machine::{Clock, Machine, Turns},
     scenario::Scenario,
 };
 use crate::command;
@@ -160,6 +160,7 @@ impl Run<'_> {
             kernel: self.lab.kernel.image(),
             initrd: self.initrd.to_path_buf(),
             dom0: *dom0,
+            turns: Turns::AtOnce,
             words: format!("lab={name} lab_limit={limit} lab_patience={patience}"),
         };
         File::create(report)?;

@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::Lab;
-use super::machine::{Dom0, Hypervisor, Machine};
+use super::machine::{Dom0, Hypervisor, Machine, Turns};
 use crate::command;
 
 /// What boots.
@@ -37,6 +37,7 @@ pub fn run(options: &Options) -> Result<()> {
         kernel: lab.kernel.image(),
         initrd: lab.initrd(&out)?,
         dom0: options.dom0,
+        turns: Turns::AtOnce,
         words: "lab=shell".into(),
     };
     println!("booting (about 20 s); end with `poweroff`, or Ctrl-A X");
