@@ -2,10 +2,12 @@
 
 //! Running other programs, and where this project keeps what it fetched.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
+use rustix::fs::{FlockOperation, flock};
 
 /// The top folder of the checkout.
 pub fn workspace() -> &'static Path {
@@ -49,6 +51,17 @@ pub fn output(command: &mut Command) -> anyhow::Result<String> {
         );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Locks a file, made if it is not there, until the value is dropped: two of this program in one checkout would write
+/// into each other's work.
+pub fn lock(path: &Path) -> anyhow::Result<File> {
+    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        println!("waiting for another xtask, which has {}", path.display());
+        flock(&file, FlockOperation::LockExclusive)?;
+    }
+    Ok(file)
 }
 
 fn line(command: &Command) -> String {

@@ -145,6 +145,7 @@ impl Lab {
         mut in_dom0: image::Overlay,
         mut in_domu: image::Overlay,
     ) -> Result<PathBuf> {
+        let _lock = command::lock(&out.join("initrd.lock"))?;
         let here = command::workspace().join("tests/lab");
         let modules = out.join("modules");
         modules::build(&self.root, &self.kernel, &modules)?;
@@ -177,9 +178,11 @@ impl Lab {
         }
         self.images.compose("dom0", &in_dom0, &dom0)?;
         // Xen moves it byte by byte: emulated, that is dearer than to unpack it in the machine.
-        let packed = out.join("dom0.initrd.zst");
+        let (packed, new) = (out.join("dom0.initrd.zst"), out.join("dom0.initrd.new"));
         let mut zstd = self.root.command("zstd");
-        command::run(zstd.args(["-q", "-f", "-5", "-T0"]).arg(&dom0).arg("-o").arg(&packed))?;
+        command::run(zstd.args(["-q", "-f", "-5", "-T0"]).arg(&dom0).arg("-o").arg(&new))?;
+        // A machine of another run may be about to read it.
+        fs::rename(&new, &packed)?;
         Ok(packed)
     }
 }

@@ -26,6 +26,7 @@ const STRIP: &str = r#"
 ///
 /// When they do not compile.
 pub fn build(root: &Root, kernel: &Kernel, folder: &Path) -> Result<()> {
+    let _lock = lock()?;
     let built = make(root, kernel, "modules", &[])?;
     if folder.exists() {
         fs::remove_dir_all(folder)?;
@@ -42,6 +43,7 @@ pub fn build(root: &Root, kernel: &Kernel, folder: &Path) -> Result<()> {
 ///
 /// When a lint has something to say, or a module refers to a function that panics.
 pub fn check(root: &Root, kernel: &Kernel) -> Result<()> {
+    let _lock = lock()?;
     make(root, kernel, "clippy", &["CLIPPY=1"]).context("clippy")?;
     for module in make(root, kernel, "modules", &[])? {
         let listing =
@@ -51,6 +53,11 @@ pub fn check(root: &Root, kernel: &Kernel) -> Result<()> {
         ensure!(found.is_empty(), "{name} can panic:\n  {}", Vec::from_iter(found).join("\n  "));
     }
     Ok(())
+}
+
+/// The kernel's build does not expect another one in its folder.
+fn lock() -> Result<fs::File> {
+    command::lock(&command::workspace().join("target/modules.lock"))
 }
 
 /// Runs the top Makefile, with its output in `target/NAME`; the modules that it made.
