@@ -19,10 +19,14 @@ MO ?= $(CURDIR)/target/modules
 # Kernel trees name the compiler they were configured with; a module must be built with the same one.
 CC := $(shell sed -n 's/^CONFIG_CC_VERSION_TEXT="\([^ ]*\).*/\1/p' $(KDIR)/.config 2>/dev/null)
 
+# Type information for BPF is made from the kernel's own file, which hardly any tree has. Without it the kernel's build says
+# for each module that it skips it.
+no_btf := $(if $(wildcard $(KDIR)/vmlinux),,CONFIG_DEBUG_INFO_BTF_MODULES=)
+
 .PHONY: modules modules_install kit clean check
 modules: check
 	@mkdir -p $(MO)
-	$(MAKE) -C $(KDIR) M=$(CURDIR) MO=$(MO) CC=$(CC) $@
+	$(MAKE) -C $(KDIR) M=$(CURDIR) MO=$(MO) CC=$(CC) $(no_btf) $@
 
 # The key that the kernel's own modules were signed with is the kernel's builder's alone. The kernel's build would run
 # depmod only where System.map is.
