@@ -6,7 +6,7 @@
 //! answered with whatever lies in the frontend's pages.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use hypervisor_client::store::Store;
@@ -15,14 +15,12 @@ use ring_proto::blkif::{Operation, RawIndirect, RawRequest, RawResponse};
 use ring_proto::ring::header;
 use ring_proto::shared::{SharedMemory, bytes_of, from_bytes, zeroed};
 use ring_proto::xen::{DomId, GrantRef};
-use ring_proto::xenbus::State;
 use ring_proto::xenbus::vbd::{BackendFeatures, Connection};
+use ring_proto::xenbus::{End, State};
 use ring_proto::xenstore::{Permission, Rights};
 
-use crate::front::{PATIENCE, SLOTS};
-
-/// How long this end waits between two looks.
-const LOOK: Duration = Duration::from_millis(5);
+use crate::front::SLOTS;
+use crate::peer::{LOOK, PATIENCE, Peer};
 
 /// A backend, and its disk.
 pub struct Back {
@@ -33,8 +31,8 @@ pub struct Back {
     pub frontend: DomId,
     /// Its directory.
     pub path: String,
-    /// The frontend's.
-    pub peer: String,
+    /// The frontend.
+    peer: Peer,
     /// What it serves, while it is connected.
     pub served: Option<Served>,
 }
@@ -102,6 +100,7 @@ impl Back {
             }
             Ok(())
         })?;
+        let peer = Peer { end: End::Frontend, path: peer };
         Ok(Self { client, store, frontend, path, peer, served: None })
     }
 
@@ -115,27 +114,14 @@ impl Back {
         self.write("state", state.raw().to_string())
     }
 
-    /// The frontend's state.
-    pub fn peer_state(&self) -> anyhow::Result<State> {
-        Ok(State::read(&mut self.store.device(&self.peer))?)
-    }
-
     /// Waits until the frontend's state satisfies a condition.
-    pub fn await_peer(&self, mut right: impl FnMut(State) -> bool) -> anyhow::Result<State> {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let state = self.peer_state()?;
-            if right(state) {
-                return Ok(state);
-            }
-            ensure!(Instant::now() < end, "the frontend stays {state}");
-            std::thread::sleep(LOOK);
-        }
+    pub fn await_peer(&self, right: impl FnMut(State) -> bool) -> anyhow::Result<State> {
+        self.peer.wait(&self.store, right)
     }
 
     /// What the frontend says went wrong.
     pub fn complaint(&self) -> anyhow::Result<Option<String>> {
-        let path = self.peer.replacen("/device/", "/error/device/", 1);
+        let path = self.peer.path.replacen("/device/", "/error/device/", 1);
         let value = self.store.try_read(&format!("{path}/error"))?;
         Ok(value.map(|value| String::from_utf8_lossy(&value).into_owned()))
     }
@@ -163,7 +149,7 @@ impl Back {
         }
         // Its own keys are nonsense perhaps; the frontend's are not.
         let offered = BackendFeatures { max_queues: 64, ..BackendFeatures::default() };
-        let connection = Connection::read(&mut self.store.device(&self.peer), &offered)?;
+        let connection = Connection::read(&mut self.store.device(&self.peer.path), &offered)?;
         let queue = connection.queues().first().context("a queue")?;
         self.served = Some(Served {
             ring: self.client.map(self.frontend, queue.refs(), Access::ReadWrite)?,
@@ -195,7 +181,7 @@ impl Back {
             served.publish()?;
             left = left.saturating_sub(requests.len() as u32);
             if requests.is_empty() {
-                if !matches!(self.peer_state()?, State::Initialised | State::Connected) {
+                if !matches!(self.peer.state(&self.store)?, State::Initialised | State::Connected) {
                     return Ok(Outcome::Closed);
                 }
                 ensure!(Instant::now() < end, "the frontend asks for nothing");
@@ -231,7 +217,7 @@ impl Back {
         self.served = None;
         self.write_state(State::Closed)?;
         self.store.transaction(|tx| {
-            tx.rm(&self.peer)?;
+            tx.rm(&self.peer.path)?;
             tx.rm(&self.path)
         })?;
         closed.map(drop)

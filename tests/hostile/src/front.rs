@@ -13,13 +13,12 @@ use ring_proto::ring::header;
 use ring_proto::shared::{SharedMemory, Wire};
 use ring_proto::xen::DomId;
 use ring_proto::xenbus::vbd::{BackendFeatures, Connection, FrontendSettings, Geometry, Queue};
-use ring_proto::xenbus::{Frontend, FrontendWork, State};
+use ring_proto::xenbus::{End, Frontend, FrontendWork, State};
+
+use crate::peer::{LOOK, PATIENCE, Peer};
 
 /// Slots of a ring of one page.
 pub const SLOTS: u32 = 32;
-
-/// How long a backend may take to do what it should.
-pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Pages for data.
 const DATA_PAGES: usize = 16;
@@ -31,8 +30,8 @@ pub struct Front {
     backend: DomId,
     /// Its directory.
     pub path: String,
-    /// The backend's.
-    pub peer: String,
+    /// The backend.
+    peer: Peer,
     handshake: Frontend,
     /// What it shares, while it is connected.
     pub shared: Option<Shared>,
@@ -55,7 +54,7 @@ impl Front {
     pub fn new(client: Arc<dyn Client>, device: u32) -> anyhow::Result<Self> {
         let store = client.store()?;
         let path = format!("/local/domain/{}/device/vbd/{device}", client.domid());
-        let peer = store.read_str(&format!("{path}/backend"))?;
+        let peer = Peer { end: End::Backend, path: store.read_str(&format!("{path}/backend"))? };
         let backend = store.read_str(&format!("{path}/backend-id"))?.parse().map(DomId)?;
         let state = State::read(&mut store.device(&path))?;
         let handshake = Frontend::found(state);
@@ -76,14 +75,14 @@ impl Front {
     fn settle(&mut self, wanted: State) -> anyhow::Result<()> {
         let end = Instant::now() + PATIENCE;
         while self.handshake.state() != wanted {
-            let back = self.peer_state()?;
+            let back = self.peer.state(&self.store)?;
             let own = self.handshake.state();
             ensure!(Instant::now() < end, "this end stays {own}, the backend is {back}");
             let step = self.handshake.next(back, wanted != State::Closed)?;
             match step.work {
                 FrontendWork::Publish => self.publish()?,
                 FrontendWork::Connect => {
-                    let geometry = Geometry::read(&mut self.store.device(&self.peer))?;
+                    let geometry = Geometry::read(&mut self.store.device(&self.peer.path))?;
                     if let Some(shared) = &mut self.shared {
                         shared.geometry = geometry;
                     }
@@ -92,7 +91,7 @@ impl Front {
                 _ => {}
             }
             if step.to == own {
-                std::thread::sleep(Duration::from_millis(5));
+                std::thread::sleep(LOOK);
                 continue;
             }
             self.handshake.enter(step.to)?;
@@ -102,7 +101,7 @@ impl Front {
     }
 
     fn publish(&mut self) -> anyhow::Result<()> {
-        let offered = BackendFeatures::read(&mut self.store.device(&self.peer))?;
+        let offered = BackendFeatures::read(&mut self.store.device(&self.peer.path))?;
         let wanted =
             FrontendSettings { queues: 1, ring_page_order: 0, persistent: true, abi: Abi::NATIVE };
         let settings = FrontendSettings::negotiate(&wanted, &offered);
@@ -145,22 +144,9 @@ impl Front {
         Ok(State::read(&mut self.store.device(&self.path))?)
     }
 
-    /// The backend's state.
-    pub fn peer_state(&self) -> anyhow::Result<State> {
-        Ok(State::read(&mut self.store.device(&self.peer))?)
-    }
-
     /// Waits until the backend's state satisfies a condition.
-    pub fn await_peer(&self, mut right: impl FnMut(State) -> bool) -> anyhow::Result<State> {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let state = self.peer_state()?;
-            if right(state) {
-                return Ok(state);
-            }
-            ensure!(Instant::now() < end, "the backend stays {state}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+    pub fn await_peer(&self, right: impl FnMut(State) -> bool) -> anyhow::Result<State> {
+        self.peer.wait(&self.store, right)
     }
 
     /// Waits until all requests are answered or the backend ended the connection. Returns what came of it.
@@ -171,7 +157,7 @@ impl Front {
             if shared.answered() == shared.produced {
                 return Ok(Outcome::Answered);
             }
-            if self.peer_state()? != State::Connected {
+            if self.peer.state(&self.store)? != State::Connected {
                 return Ok(Outcome::Closed);
             }
             if Instant::now() > end {

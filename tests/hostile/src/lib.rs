@@ -11,4 +11,5 @@ pub mod attacks;
 pub mod back;
 pub mod front;
 pub mod lies;
+pub mod peer;
 pub mod random;
