@@ -285,6 +285,7 @@ impl Queue {
     fn flush(&mut self) {
         if self.pages.owes_unmap() {
             self.pages.unmap_now();
+            self.parts.shared.statistics.mapped.set(self.pages.once() as u64);
         }
         if self.answers.is_empty() {
             return;
