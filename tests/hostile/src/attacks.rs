@@ -2,6 +2,8 @@
 
 //! What can be done to a backend, each with a name.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Context;
 use ring_proto::blkif::{Operation, RawIndirect, RawRequest};
 use ring_proto::shared::{SharedMemory, bytes_of, from_bytes, zeroed};
@@ -46,7 +48,7 @@ pub const ATTACKS: [Attack; 11] = [
     Attack { name: "revoke", about: "grants that end while they are in use", run: revoke },
     Attack { name: "events", about: "the doorbell, all the time, for nothing", run: events },
     Attack { name: "keys", about: "any bytes in each key of the handshake", run: keys },
-    Attack { name: "states", about: "states in any order", run: states },
+    Attack { name: "states", about: "states in any order, and the doorbell", run: states },
 ];
 
 /// A legal request of one page.
@@ -206,7 +208,7 @@ fn revoke(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
         shared.put(&raw);
     }
     shared.ring()?;
-    std::thread::sleep(std::time::Duration::from_micros(random.below(2000)));
+    std::thread::sleep(Duration::from_micros(random.below(2000)));
     shared.data = None;
     front.outcome()
 }
@@ -267,7 +269,11 @@ fn states(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
         if let Some(state) = State::from_raw(raw).filter(|state| *state != State::Unknown) {
             front.write_state(state)?;
         }
-        std::thread::sleep(std::time::Duration::from_millis(random.below(20)));
+        let end = Instant::now() + Duration::from_millis(random.below(20));
+        while Instant::now() < end {
+            // The backend may be closing the channel at this moment, or has.
+            let _ = front.shared.as_ref().map(Shared::notify);
+        }
     }
     front.write_state(State::Closed)?;
     front.await_peer(|state| matches!(state, State::Closed | State::InitWait))?;

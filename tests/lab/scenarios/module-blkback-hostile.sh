@@ -53,6 +53,26 @@ attack() {
     expect_eq "attacks done" "$(grep -c "^$1 with seed" /run/lab/outcomes)" $seeds
 }
 
+# Reads the statistics of all disks, until told to stop.
+read_statistics() {
+    local rounds=0
+    while [ -e /run/lab/reading ]; do
+        if cat /sys/bus/xen-backend/devices/vbd-*/statistics/* >/dev/null; then rounds=$((rounds + 1)); fi
+    done
+    echo "statistics were read $rounds times"
+    [ $rounds -ge 20 ]
+}
+
+# The queues whose statistics are read come and go meanwhile.
+states() {
+    : >/run/lab/reading
+    trap 'rm -f /run/lab/reading' EXIT
+    read_statistics &
+    attack states
+    rm /run/lab/reading
+    wait $!
+}
+
 # A frontend cannot fill the log of this domain: 16 lines at once, then one in 10 s, and the bus has as many to say.
 log() {
     local more
@@ -113,9 +133,10 @@ destroyed() {
 no_device() { [ "$(ls -d /sys/bus/xen-backend/devices/vbd-* | wc -l)" = 1 ]; }
 
 check module-blkback-hostile-start start
-for name in garbage ahead behind segments sectors grants indirect revoke events keys states; do
+for name in garbage ahead behind segments sectors grants indirect revoke events keys; do
     check "module-blkback-hostile-$name" attack $name
 done
+check module-blkback-hostile-states states
 check module-blkback-hostile-log log
 check module-blkback-hostile-closed closed
 check module-blkback-hostile-good good

@@ -146,18 +146,17 @@ frontend() {
 
 indirect() {
     frontend 1 max_indirect_segments=256
-    pattern --rw=write --bs=1m --iodepth=4 --size=16m
+    pattern --rw=write --bs=1m --iodepth=4 --size=8m
     pattern --rw=randwrite --bsrange=4k-1m --blockalign=4k --iodepth=8 --size=16m
     frontend 1 max_indirect_segments=11
     pattern --rw=write --bs=128k --iodepth=4 --size=4m
 }
 
+# The largest; another one with two queues.
 ring_order() {
-    for order in 2 4; do
-        frontend 1 max_ring_page_order=$order
-        expect_eq "ring-page-order" "$(xenstore-read "$(disk_front d1 xvda)/ring-page-order")" $order
-        pattern --rw=randwrite --bs=4k --iodepth=256 --size=8m
-    done
+    frontend 1 max_ring_page_order=4
+    expect_eq "ring-page-order" "$(xenstore-read "$(disk_front d1 xvda)/ring-page-order")" 4
+    pattern --rw=randwrite --bs=4k --iodepth=256 --size=8m
 }
 
 queues() {
@@ -168,15 +167,41 @@ queues() {
     ps | grep -q '[.]xvda-1'
     pattern --rw=randwrite --bs=4k --iodepth=32 --numjobs=2 --size=1m --offset_increment=16m
     frontend 2 max_ring_page_order=2
+    expect_eq "ring-page-order" "$(xenstore-read "$(disk_front d1 xvda)/ring-page-order")" 2
     pattern --rw=randwrite --bs=4k --iodepth=64 --numjobs=2 --size=1m --offset_increment=16m
+}
+
+# Prints the most pages that were mapped for one request each, at a time.
+most_mapped() {
+    local most=0 now
+    while [ -e /run/lab/looking ]; do
+        now=$(statistic mapped_grants)
+        [ "$now" -le $most ] || most=$now
+        sleep 0.005
+    done
+    echo $most >/run/lab/most
+}
+
+# 4096 pages are asked for at a time; requests wait for those beyond 2048.
+bounded() {
+    : >/run/lab/looking
+    trap 'rm -f /run/lab/looking' EXIT
+    most_mapped &
+    pattern --rw=write --bs=1m --iodepth=16 --size=16m
+    rm /run/lab/looking
+    wait $!
+    most=$(cat /run/lab/most)
+    echo "at most $most pages were mapped"
+    [ "$most" -gt 512 ] && [ "$most" -le 2048 ] || fail "$most pages were mapped at a time"
+    expect_eq "pages mapped for one request each" "$(statistic mapped_grants)" 0
 }
 
 not_persistent() {
     parameter feature_persistent N
-    frontend 1
+    frontend 1 max_indirect_segments=256
     expect_eq "feature-persistent" "$(xenstore-read "$(disk_back d1 xvda)/feature-persistent")" 0
     pattern --rw=randwrite --bs=4k --iodepth=32 --size=4m
-    pattern --rw=write --bs=128k --iodepth=8 --size=8m
+    bounded
     expect_eq "grants mapped for good" "$(statistic persistent_grants)" 0
     parameter feature_persistent Y
     # Fewer than are in use: some stay mapped, others are mapped each time.
