@@ -17,6 +17,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::claim::{Claim, Kind};
 use crate::device::{Context, Device, DeviceId, Progress};
 use crate::io::Waiter;
+use crate::journal;
 use crate::options::Options;
 use crate::stats_socket::StatsSocket;
 use crate::stop::Stop;
@@ -141,6 +142,7 @@ impl Control {
             vec![store_fd.as_fd(), wake.as_fd(), stop.stop_fd(), stop.reload_fd()];
         descriptors.extend(stats.as_ref().map(AsFd::as_fd));
         let mut waiter = Waiter::new(descriptors).map_err(failed)?;
+        self.forget_absent();
         let mut due = Due { list: true, ..Due::default() };
         let mut checked = Instant::now();
         loop {
@@ -281,10 +283,21 @@ impl Control {
 
     /// Compares the devices in xenstore with those known. Returns the new ones.
     fn list(&mut self) -> Result<Vec<DeviceId>, Error> {
-        let there = self.there();
+        let there = match self.there() {
+            // What cannot be seen now is not gone.
+            Err(error @ hypervisor_client::Error::Store { .. }) => {
+                log::error!("{error}");
+                return Ok(Vec::new());
+            }
+            there => there?,
+        };
         let gone: Vec<_> = self.devices.keys().filter(|id| !there.contains(id)).copied().collect();
         for id in gone {
             log::info!("{}: removed", id.name());
+            if let Some(device) = self.devices.get(&id) {
+                // It may never have come to be closed.
+                device.forget_journals(&self.context);
+            }
             self.forget(id);
         }
         self.taken.retain(|id| there.contains(id));
@@ -312,17 +325,29 @@ impl Control {
     }
 
     /// The devices in xenstore, whoever serves them.
-    fn there(&self) -> BTreeSet<DeviceId> {
+    fn there(&self) -> Result<BTreeSet<DeviceId>, hypervisor_client::Error> {
         let mut there = BTreeSet::new();
         for kind in Kind::ALL {
-            for frontend in self.children(&format!("{}/{kind}", self.home)) {
-                for device in self.children(&format!("{}/{kind}/{frontend}", self.home)) {
+            for frontend in self.children(&format!("{}/{kind}", self.home))? {
+                for device in self.children(&format!("{}/{kind}/{frontend}", self.home))? {
                     let path = format!("{kind}/{frontend}/{device}");
                     there.extend(DeviceId::parse(&path).map(|(id, _)| id));
                 }
             }
         }
-        there
+        Ok(there)
+    }
+
+    /// Removes what an earlier backend noted of devices that are not there any more.
+    fn forget_absent(&self) {
+        let Some(directory) = &self.context.options.state else { return };
+        let absent = |id| {
+            let found = self.context.store.directory(&format!("{}/{id}", self.home));
+            matches!(found, Err(hypervisor_client::Error::Store { errno: Errno::ENOENT, .. }))
+        };
+        if let Err(error) = journal::forget(directory, absent) {
+            log::warn!("{}: {error}", directory.display());
+        }
     }
 
     /// Whether a device is this backend's.
@@ -346,13 +371,11 @@ impl Control {
     }
 
     /// Names of the nodes below a directory; none when it is not there.
-    fn children(&self, path: &str) -> Vec<String> {
-        self.context.store.directory(path).unwrap_or_else(|error| {
-            if !matches!(error, hypervisor_client::Error::Store { errno: Errno::ENOENT, .. }) {
-                log::error!("{error}");
-            }
-            Vec::new()
-        })
+    fn children(&self, path: &str) -> Result<Vec<String>, hypervisor_client::Error> {
+        match self.context.store.directory(path) {
+            Err(hypervisor_client::Error::Store { errno: Errno::ENOENT, .. }) => Ok(Vec::new()),
+            children => children,
+        }
     }
 
     fn forget(&mut self, id: DeviceId) {

@@ -19,6 +19,7 @@ use ring_proto::xenbus::vbd::{
 };
 use ring_proto::xenbus::{self, Backend, BackendWork, State};
 
+use crate::allowance::Lines;
 use crate::claim::{Kind, UnknownFormat};
 use crate::image::{DiscardBy, Image, ImageError, OpenOptions};
 use crate::journal::{self, Identity};
@@ -27,11 +28,12 @@ use crate::queue::{Disk, JournalPart, Queue, QueueControl, QueueError, QueuePart
 use crate::report::DiskReport;
 use crate::stats::QueueStats;
 
-/// How long whoever holds an image has to let go of it before that is an error. A connection that ends, and a process
-/// that was killed, keep theirs until the kernel has finished with the last of their I/O.
+/// How long whoever holds an image, or a frontend's event channels, has to let go of it before that is an error. A
+/// connection that ends, and a process that was killed, keep theirs until the kernel has finished with the last of their
+/// I/O; and the kernel closes one file after the other.
 const HELD_TIME: Duration = Duration::from_secs(2);
 
-/// How long to wait before the image is tried again, until then.
+/// How long to wait before it is tried again, until then.
 const HELD_PAUSE: Duration = Duration::from_millis(20);
 
 /// Which device: its kind, its frontend's domain and its number.
@@ -90,6 +92,8 @@ pub(crate) enum DeviceError {
     Peer(#[from] xenbus::PeerError),
     #[error("queue {number}: {error}")]
     Queue { number: usize, error: QueueError },
+    #[error("queue {number}: {error}")]
+    Channel { number: usize, error: Error },
     #[error("cannot start the thread of queue {number}: {source}")]
     Thread { number: usize, source: std::io::Error },
 }
@@ -99,6 +103,24 @@ impl From<xenbus::Error<hypervisor_client::Error>> for DeviceError {
         match error {
             xenbus::Error::Store(error) => Self::Hypervisor(error),
             xenbus::Error::Key(error) => Self::Key(error),
+        }
+    }
+}
+
+/// What somebody else may be about to let go of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    Image,
+    Channel,
+}
+
+impl DeviceError {
+    /// What somebody else has, if that is what is wrong.
+    fn held(&self) -> Option<Held> {
+        match self {
+            Self::Image(ImageError::InUse { .. }) => Some(Held::Image),
+            Self::Channel { .. } => Some(Held::Channel),
+            _ => None,
         }
     }
 }
@@ -144,12 +166,13 @@ pub(crate) struct Device {
     frontend_gone: bool,
     /// It cannot be offered as the toolstack described it. That is tried again; the frontend is not involved yet.
     stuck: bool,
-    /// Since when its image is held by somebody who may be about to let go of it.
-    held: Option<Instant>,
+    /// Since when something is held by somebody who may be about to let go of it.
+    held: Option<(Held, Instant)>,
     /// When to try to open it again.
     again: Option<Instant>,
     /// What was said last to be wrong, so as not to say it again.
     complaint: Option<String>,
+    lines: Arc<Lines>,
 }
 
 impl Device {
@@ -187,6 +210,7 @@ impl Device {
             held: None,
             again: None,
             complaint: None,
+            lines: Arc::new(Lines::new()),
         })
     }
 
@@ -199,7 +223,7 @@ impl Device {
     pub(crate) fn step(&mut self, context: &Context) -> Progress {
         match self.try_step(context) {
             Ok(progress) => progress,
-            Err(DeviceError::Image(error @ ImageError::InUse { .. })) if self.may_be_let_go() => {
+            Err(error) if self.waits(&error) => {
                 log::debug!("{}: {error}: waiting for it", self.name);
                 Progress::Waits
             }
@@ -211,12 +235,21 @@ impl Device {
         }
     }
 
-    /// Whether to wait quietly for an image that is in use.
-    fn may_be_let_go(&mut self) -> bool {
-        let now = Instant::now();
-        let quiet = self.stuck && *self.held.get_or_insert(now) + HELD_TIME > now;
-        self.again = quiet.then(|| now + HELD_PAUSE);
+    /// Whether to wait quietly until what is wrong passes.
+    fn waits(&mut self, error: &DeviceError) -> bool {
+        let quiet = self.stuck && error.held().is_some_and(|what| self.may_be_let_go(what));
+        self.again = quiet.then(|| Instant::now() + HELD_PAUSE);
         quiet
+    }
+
+    /// Whether somebody still has time to let go of what this device needs.
+    fn may_be_let_go(&mut self, what: Held) -> bool {
+        let since = match self.held {
+            Some((held, since)) if held == what => since,
+            _ => Instant::now(),
+        };
+        self.held = Some((what, since));
+        since.elapsed() < HELD_TIME
     }
 
     /// How soon to step again although nothing happened.
@@ -310,7 +343,12 @@ impl Device {
                     return Ok(());
                 }
                 // Its last I/O is not over. Nothing may overtake that.
-                Err(error @ DeviceError::Image(ImageError::InUse { .. })) => {
+                Err(error) if error.held() == Some(Held::Image) => {
+                    self.resumes = true;
+                    return Err(error);
+                }
+                // Its event channels are closed after its image.
+                Err(error) if error.held().is_some_and(|what| self.may_be_let_go(what)) => {
                     self.resumes = true;
                     return Err(error);
                 }
@@ -395,13 +433,16 @@ impl Device {
                 secure: discard.by == DiscardBy::Ioctl { secure: true },
             }),
         };
-        log::info!("{}: serves {path}, {} MiB", self.name, geometry.sectors / 2048);
+        if self.lines.frontend.take() {
+            log::info!("{}: serves {path}, {} MiB", self.name, geometry.sectors / 2048);
+        }
         let disk = Disk {
             name: self.name.clone(),
             image: Arc::new(image),
             rules: geometry.disk(&offered),
             capacity: AtomicU64::new(geometry.sectors),
             limits: Limits::new(Rates::from(&config)),
+            lines: self.lines.clone(),
             clock: Instant::now(),
         };
         self.serving = Some(Serving { disk: Arc::new(disk), offered, geometry });
@@ -432,7 +473,10 @@ impl Device {
                 number,
                 client: context.client.clone(),
                 peer: domain,
-                channel: context.client.bind_interdomain(domain, queue.port)?,
+                channel: context
+                    .client
+                    .bind_interdomain(domain, queue.port)
+                    .map_err(|error| DeviceError::Channel { number, error })?,
                 abi: settings.abi,
                 max_indirect: u16::try_from(serving.offered.max_indirect_segments)
                     .unwrap_or(MAX_INDIRECT_SEGMENTS),
@@ -450,14 +494,16 @@ impl Device {
             };
             queues.push((ring, part));
         }
-        log::info!(
-            "{}: connected with {} queues of {} pages, {}, {}",
-            self.name,
-            settings.queues,
-            1 << settings.ring_page_order,
-            settings.abi.protocol(),
-            if persistent { "persistent grants" } else { "grant copies" },
-        );
+        if self.lines.frontend.take() {
+            log::info!(
+                "{}: connected with {} queues of {} pages, {}, {}",
+                self.name,
+                settings.queues,
+                1 << settings.ring_page_order,
+                settings.abi.protocol(),
+                if persistent { "persistent grants" } else { "grant copies" },
+            );
+        }
         self.ring_page =
             connection.queues().first().and_then(|queue| queue.refs().first()).copied();
         for (ring, parts) in queues {
@@ -539,7 +585,7 @@ impl Device {
     }
 
     /// Removes what was noted of a connection that is over.
-    fn forget_journals(&self, context: &Context) {
+    pub(crate) fn forget_journals(&self, context: &Context) {
         let Some(directory) = &context.options.state else { return };
         for queue in 0..MAX_QUEUES {
             let removed = std::fs::remove_file(journal::path(directory, self.id, queue));
@@ -554,7 +600,9 @@ impl Device {
     fn complain(&mut self, context: &Context, error: &DeviceError) {
         let text = error.to_string();
         if self.complaint.as_ref() != Some(&text) {
-            log::error!("{}: {text}", self.name);
+            if self.lines.frontend.take() {
+                log::error!("{}: {text}", self.name);
+            }
             if let Err(error) = context.store.write(&self.error_path(), &text) {
                 log::warn!("{}: {error}", self.name);
             }

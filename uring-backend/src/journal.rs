@@ -13,8 +13,11 @@
 //!
 //! Wherever the process is struck, the next one is right: an entry is under way if it is taken, or answered with an
 //! index that the ring does not show as published. To do such a request twice does no harm: until it is answered,
-//! nobody may count on what is at its sectors.
+//! nobody may count on what is at its sectors. They are done in the order in which they were taken, so a barrier stays
+//! behind what it is to follow.
 
+use std::cmp::Reverse;
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -29,7 +32,7 @@ use ring_proto::xenbus::vbd::Queue;
 use crate::device::DeviceId;
 
 /// The first word of a journal; the last byte is the layout's version.
-const MAGIC: u32 = 0x43_57_4a_01;
+const MAGIC: u32 = 0x43_57_4a_02;
 
 /// Where what identifies the ring lies: after the magic word.
 const IDENTITY: usize = 4;
@@ -44,6 +47,8 @@ mod entry {
     pub(super) const STATE: usize = 0;
     pub(super) const ANSWER: usize = 4;
     pub(super) const REQUEST: usize = 8;
+    /// How many requests were taken before this one.
+    pub(super) const NUMBER: usize = 120;
 }
 
 /// States of an entry. Anything else is free too.
@@ -53,7 +58,8 @@ mod state {
     pub(super) const ANSWERED: u32 = 2;
 }
 
-const _: () = assert!(entry::REQUEST + size_of::<RawRequest>() <= ENTRY);
+const _: () = assert!(entry::REQUEST + size_of::<RawRequest>() <= entry::NUMBER);
+const _: () = assert!(entry::NUMBER + size_of::<u64>() <= ENTRY);
 
 /// Which ring a journal is of. A connection made anew has others, and nothing of an old one may be done there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,17 +81,39 @@ pub(crate) fn path(directory: &Path, id: DeviceId, queue: usize) -> PathBuf {
     directory.join(format!("{}-{}-{}-q{queue}", id.kind, id.frontend, id.device))
 }
 
+/// Removes the journals of devices that are `absent`: unplugged while no backend was there to see it.
+pub(crate) fn forget(directory: &Path, absent: impl Fn(DeviceId) -> bool) -> io::Result<()> {
+    for file in directory.read_dir()? {
+        let file = file?;
+        if of(&file.file_name()).is_some_and(&absent) {
+            std::fs::remove_file(file.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Whose the journal of this name is.
+fn of(name: &OsStr) -> Option<DeviceId> {
+    let (device, queue) = name.to_str()?.rsplit_once("-q")?;
+    queue.parse::<usize>().ok()?;
+    let device = device.replace('-', "/");
+    let (id, below) = DeviceId::parse(&device)?;
+    below.is_none().then_some(id)
+}
+
 /// An entry of a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry(u32);
 
-/// Requests that were taken and not answered.
+/// Requests that were taken and not answered, the one taken first at the end.
 pub(crate) type UnderWay = Vec<(Entry, RawRequest)>;
 
 /// The journal of one queue, which has an entry for each slot of the ring.
 #[derive(Debug)]
 pub(crate) struct Journal {
     memory: Mapped,
+    /// How many requests were taken.
+    taken: u64,
     /// Free entries. The one freed last is used first.
     free: Vec<Entry>,
     /// Entries whose answers are not published yet.
@@ -93,15 +121,21 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// An empty one, in place of any that was there.
+    /// An empty one, in place of any that was there. It is whole when it is there.
     pub(crate) fn create(path: &Path, identity: Identity, slots: u32) -> io::Result<Self> {
         // Made anew: a mapping of the old file stays what it is.
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let file =
-            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        let begun = path.with_extension("new");
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&begun)?;
         let pages = pages(slots);
         file.set_len((pages * PAGE_SIZE) as u64)?;
         let memory = Mapped::file(&file, pages, Access::ReadWrite)?;
@@ -109,7 +143,9 @@ impl Journal {
             memory.store(IDENTITY + number * 4, word);
         }
         memory.store_release(0, MAGIC);
-        Ok(Self { memory, free: (0..slots).rev().map(Entry).collect(), answered: Vec::new() })
+        std::fs::rename(&begun, path)?;
+        let free = (0..slots).rev().map(Entry).collect();
+        Ok(Self { memory, taken: 0, free, answered: Vec::new() })
     }
 
     /// The one that an earlier backend left, and what was under way in it when the ring showed the frontend answers up
@@ -130,18 +166,22 @@ impl Journal {
         if memory.load_acquire(0) != MAGIC || found != identity {
             return Ok(None);
         }
-        let mut journal = Self { memory, free: Vec::new(), answered: Vec::new() };
+        let mut journal = Self { memory, taken: 0, free: Vec::new(), answered: Vec::new() };
         let mut under_way = Vec::new();
         for entry in (0..slots).rev().map(Entry) {
             if journal.is_under_way(entry, published) {
-                under_way.push((entry, journal.memory.read(entry.at(entry::REQUEST))));
+                let number: u64 = journal.memory.read(entry.at(entry::NUMBER));
+                journal.taken = journal.taken.max(number.saturating_add(1));
+                under_way.push((number, entry, journal.memory.read(entry.at(entry::REQUEST))));
                 journal.memory.store_release(entry.at(entry::STATE), state::TAKEN);
             } else {
                 journal.memory.store_release(entry.at(entry::STATE), state::FREE);
                 journal.free.push(entry);
             }
         }
-        Ok(Some((journal, under_way)))
+        under_way.sort_unstable_by_key(|(number, ..)| Reverse(*number));
+        let under_way = under_way.into_iter().map(|(_, entry, request)| (entry, request));
+        Ok(Some((journal, under_way.collect())))
     }
 
     fn is_under_way(&self, entry: Entry, published: u32) -> bool {
@@ -162,6 +202,8 @@ impl Journal {
     pub(crate) fn taken(&mut self, request: &RawRequest) -> Option<Entry> {
         let entry = self.free.pop()?;
         self.memory.write(entry.at(entry::REQUEST), request);
+        self.memory.write(entry.at(entry::NUMBER), &self.taken);
+        self.taken += 1;
         self.memory.store_release(entry.at(entry::STATE), state::TAKEN);
         Some(entry)
     }
@@ -202,6 +244,7 @@ mod tests {
     use ring_proto::xen::{GrantRef, Port};
 
     use super::*;
+    use crate::claim::Kind;
 
     fn identity(port: u32) -> Identity {
         Identity::of(&Queue::new(&[GrantRef(8)], Port(port)).unwrap(), Abi::NATIVE)
@@ -242,6 +285,40 @@ mod tests {
         }
         assert_eq!(journal.taken(&request(7)), None, "an entry for each slot and no more");
         assert_eq!(reopen(1), [3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn what_is_under_way_comes_in_the_order_in_which_it_was_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q0");
+        let mut journal = Journal::create(&path, identity(3), 4).unwrap();
+        let [a, _b, _c] = [1, 2, 3].map(|id| journal.taken(&request(id)).unwrap());
+        journal.answered(a, 0);
+        journal.published();
+        // The next one has the entry of the first.
+        assert_eq!(journal.taken(&request(4)), Some(a));
+        for late in [5, 6] {
+            let (mut again, mut found) =
+                Journal::reopen(&path, identity(3), 4, 1).unwrap().unwrap();
+            let order: Vec<_> =
+                std::iter::from_fn(|| found.pop()).map(|(_, request)| request.id).collect();
+            assert_eq!(order, (2..late).collect::<Vec<_>>(), "with one more in each life");
+            again.taken(&request(late));
+        }
+    }
+
+    #[test]
+    fn only_journals_of_what_is_there_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let there = DeviceId { kind: Kind::Vbd3, frontend: 5, device: 51712 };
+        let gone = DeviceId { device: 51728, ..there };
+        let other = dir.path().join("notes");
+        for file in [path(dir.path(), there, 1), path(dir.path(), gone, 0), other.clone()] {
+            File::create(file).unwrap();
+        }
+        forget(dir.path(), |id| id != there).unwrap();
+        assert!(path(dir.path(), there, 1).exists() && other.exists());
+        assert!(!path(dir.path(), gone, 0).exists());
     }
 
     #[test]

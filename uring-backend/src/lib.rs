@@ -28,6 +28,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | `allowance` | how much a device may write to the log |
 //! | `claim` | which devices in xenstore are this backend's |
 //! | `control`, `device` | devices in xenstore, their handshake, the start and end of queues |
 //! | `queue` | the event loop: `take` from the ring, `stage` by stage to the answer |
@@ -38,6 +39,7 @@
 //! | [`stats`], [`report`] | what is counted, and how it is shown |
 #![deny(unsafe_code)]
 
+mod allowance;
 mod claim;
 mod control;
 mod device;

@@ -14,6 +14,12 @@ use crate::report::{DiskReport, json, prometheus, table};
 /// How long a reader may take to ask, and to take the answer.
 const PATIENCE: Duration = Duration::from_millis(200);
 
+/// How long somebody who still listens has to let go of the socket.
+const HELD_TIME: Duration = Duration::from_secs(2);
+
+/// How long to wait before it is tried again, until then.
+const HELD_PAUSE: Duration = Duration::from_millis(20);
+
 /// A form of the statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -79,16 +85,23 @@ pub(crate) struct StatsSocket {
 }
 
 impl StatsSocket {
-    /// Listens at `path`, in place of a socket there that nobody serves.
+    /// Listens at `path`, in place of a socket there that nobody serves, or soon nobody will.
     pub(crate) fn bind(path: &Path) -> Result<Self, Error> {
         let failed = |source| Error::Io {
             operation: format!("serve statistics at {}", path.display()),
             source,
         };
-        if UnixStream::connect(path)
-            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-        {
-            std::fs::remove_file(path).map_err(failed)?;
+        let began = Instant::now();
+        loop {
+            match UnixStream::connect(path) {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    std::fs::remove_file(path).map_err(failed)?;
+                    break;
+                }
+                // The io_uring of a backend that was killed has its socket for a moment longer.
+                Ok(_) if began.elapsed() < HELD_TIME => std::thread::sleep(HELD_PAUSE),
+                _ => break,
+            }
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
@@ -214,6 +227,22 @@ mod tests {
             let count = bytes.count();
             assert!(count < 400, "{count} bytes were waited for");
             served.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_socket_that_is_soon_let_go_is_awaited() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stats");
+        let killed = UnixListener::bind(&path).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(100));
+                drop(killed);
+            });
+            let socket = StatsSocket::bind(&path).unwrap();
+            scope.spawn(move || serve_one(&socket));
+            assert_eq!(fetch(&path, Format::Json).unwrap(), "[]\n");
         });
     }
 

@@ -506,6 +506,7 @@ fn spawn(mut command: Command) -> Child {
 #[test]
 fn backend_process() {
     let Some(dir) = std::env::var_os("CAUSEWAY_TEST_BACKEND").map(PathBuf::from) else { return };
+    let _ = env_logger::try_init();
     let client: Arc<dyn Client> = Arc::new(join(&dir, BACK));
     println!("serving");
     let stop = Stop::new().unwrap();
@@ -555,6 +556,31 @@ fn a_killed_backend_loses_nothing_and_is_found_again() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     front.settle(State::Closed, false);
     assert!(child.wait().unwrap().success());
+}
+
+/// It is told what it did wrong, and may connect anew as often as it likes.
+#[test]
+fn a_frontend_that_breaks_each_connection_cannot_fill_the_log() {
+    let rig = Rig::without_backend();
+    rig.plug(&rig.image("disk", MIB), &[]);
+    let mut command = backend_command(&std::env::current_exe().unwrap(), rig.dir.path());
+    command.env("RUST_LOG", "info").stderr(Stdio::piped());
+    let mut child = spawn(command);
+    let began = Instant::now();
+    let mut front = Frontend::connect(&rig, Wanted::default());
+    for _ in 0..40 {
+        front.queues[0].ring.memory().store_release(0, 5000);
+        front.queues[0].channel.notify().unwrap();
+        rig.await_back_state(State::Closing);
+        front.settle(State::Closed, true);
+        front.settle(State::Connected, true);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let lines: Vec<_> = lines.filter(|line| line.contains("vbd 2/51712")).collect();
+    let most = 16 + 1 + began.elapsed().as_secs() as usize / 10;
+    assert!((10..=most).contains(&lines.len()), "{lines:#?}");
 }
 
 /// What data was copied through is the system's again once nothing was copied for some seconds.

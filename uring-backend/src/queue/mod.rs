@@ -19,6 +19,7 @@ use ring_proto::ring::RingError;
 use ring_proto::xen::DomId;
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::allowance::Lines;
 use crate::helper::Helper;
 use crate::image::Image;
 use crate::io::{Completion, Descriptors, Engine, Source, Token};
@@ -45,6 +46,7 @@ pub(crate) struct Disk {
     /// Size in sectors of 512 bytes at this moment.
     pub(crate) capacity: AtomicU64,
     pub(crate) limits: Limits,
+    pub(crate) lines: Arc<Lines>,
     /// Where its queues count time from: their limits are of one clock.
     pub(crate) clock: Instant,
 }
@@ -181,8 +183,18 @@ impl Queue {
         let (mut journal, mut again) = (None, Vec::new());
         match &parts.journal {
             Some(JournalPart { path, identity, resume: true }) => {
-                let found = Journal::reopen(path, *identity, slots, ring.next_response())
-                    .map_err(system("opening the journal"))?;
+                let found = match Journal::reopen(path, *identity, slots, ring.next_response()) {
+                    // It was struck before there was one, and has taken nothing.
+                    Err(error)
+                        if error.kind() == std::io::ErrorKind::NotFound
+                            && ring.next_response() == 0 =>
+                    {
+                        Journal::create(path, *identity, slots)
+                            .map(|created| Some((created, Vec::new())))
+                    }
+                    found => found,
+                };
+                let found = found.map_err(system("opening the journal"))?;
                 let (reopened, under_way) = found.ok_or(QueueError::Journal)?;
                 let memory = ring.into_memory();
                 let count = under_way.len() as u32;

@@ -7,7 +7,6 @@ use std::io;
 use hypervisor_client::CopyDirection;
 use ring_proto::blkif::{Status, Tag};
 
-use super::take::log_seldom;
 use super::{Queue, QueueError, system};
 use crate::helper::{DiscardJob, Helper};
 use crate::image::DiscardBy;
@@ -178,20 +177,21 @@ impl Queue {
         let Some(state) = self.slots.get(slot as usize) else { return };
         let (stats, disk, job) = (&self.parts.stats, &self.parts.disk, &state.job);
         stats.io_errors.add(1);
-        log_seldom(stats.io_errors.get(), || {
-            let (path, sector) = (disk.image.path().display(), job.offset / 512);
-            let what = match state.stage {
-                Stage::SyncBefore | Stage::SyncAfter => "flush",
-                Stage::Transfer if job.kind.writes() => "write",
-                Stage::Transfer => "read",
-                Stage::Discard => "discard",
-            };
-            log::error!(
-                "{}: image {path}: {what} of {} sectors at {sector}: {error}",
-                disk.name,
-                job.sectors()
-            );
-        });
+        if !disk.lines.image.take() {
+            return;
+        }
+        let (path, sector) = (disk.image.path().display(), job.offset / 512);
+        let what = match state.stage {
+            Stage::SyncBefore | Stage::SyncAfter => "flush",
+            Stage::Transfer if job.kind.writes() => "write",
+            Stage::Transfer => "read",
+            Stage::Discard => "discard",
+        };
+        log::error!(
+            "{}: image {path}: {what} of {} sectors at {sector}: {error}",
+            disk.name,
+            job.sectors()
+        );
     }
 
     /// Ends a request. The frontend sees the answer when it is published.

@@ -227,17 +227,18 @@ impl Queue {
     pub(super) fn copy(&mut self) -> Result<(), QueueError> {
         let slots = &mut self.slots;
         let (disk, queue, refused) =
-            (&self.parts.disk.name, self.parts.number, &self.parts.stats.refused);
+            (&self.parts.disk, self.parts.number, &self.parts.stats.refused);
         self.pages.copy(|owner, gref, errno| {
             if let Some(state) = slots.get_mut(owner as usize) {
                 if state.status == Status::Okay {
                     state.status = Status::Error;
                     refused.add(1);
-                    log_seldom(refused.get(), || {
+                    if disk.lines.frontend.take() {
+                        let disk = &disk.name;
                         log::warn!(
                             "{disk} queue {queue}: refused a request: grant {gref}: {errno}"
                         );
-                    });
+                    }
                 }
             }
         });
@@ -261,18 +262,12 @@ impl Queue {
             Refusal::Problem(problem) => problem.status(),
             Refusal::NotGranted(..) => Status::Error,
         };
-        let (disk, queue) = (&self.parts.disk.name, self.parts.number);
+        let (disk, queue) = (&self.parts.disk, self.parts.number);
         self.parts.stats.refused.add(1);
-        log_seldom(self.parts.stats.refused.get(), || {
+        if disk.lines.frontend.take() {
+            let disk = &disk.name;
             log::warn!("{disk} queue {queue}: refused request {:#x}: {refusal}", tag.id);
-        });
+        }
         self.push(tag, entry, status)
-    }
-}
-
-/// Logs the first, second, fourth, eighth… of its kind: a frontend cannot fill the log.
-pub(super) fn log_seldom(count: u64, log: impl FnOnce()) {
-    if count.is_power_of_two() {
-        log();
     }
 }
