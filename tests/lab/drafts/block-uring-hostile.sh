@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# The backend in user space and a domain that plays every attack of tests/hostile, while another domain verifies what it
+# writes to its own disk. After each attack a legal read is served; at the end the log is short, the other domain has lost
+# nothing, and nothing stays behind: no grant, no thread, no domain.
+#
+# limit: 300
+# reports: block-uring-hostile-start
+# reports: block-uring-hostile-{garbage,ahead,behind,segments,sectors,grants,indirect,revoke,events,keys,states}
+# reports: block-uring-hostile-log block-uring-hostile-closed block-uring-hostile-good block-uring-hostile-destroyed
+
+seeds=2
+
+lines_of_bad() { grep -c "vbd $(domu_id bad)/" /run/uring.log || true; }
+
+threads_of() { cat "/proc/$(cat /run/uring.pid)"/task/*/comm | grep -c "^vbd-$1-" || true; }
+
+no_thread_of() { [ "$(threads_of "$1")" = 0 ]; }
+
+start() {
+    truncate -s 16M /disks/good /disks/bad
+    uring_start
+    domu_start good xen-blkfront
+    domu_start bad xen-evtchn,xen-gntalloc,xen-gntdev
+    grants_of "$(domu_id bad)" >/run/lab/grants
+    uring_attach good xvda /disks/good
+    must await_value 20 "$(disk_front good xvda)/state" 4
+    domu_must good 'n=0; until [ -b /dev/xvda ]; do [ $n -lt 100 ] || exit 1; n=$((n + 1)); sleep 0.1; done'
+    uring_attach bad xvda /disks/bad
+    domu_spawn good verify 'rounds=0
+        while [ ! -e /run/enough ]; do
+            fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --iodepth=8 --rw=randrw --bsrange=4k-32k \
+                --size=2m --rate_iops=300 --verify=crc32c --verify_fatal=1 --randseed=$rounds --minimal >/dev/null || exit 1
+            rounds=$((rounds + 1))
+        done
+        echo $rounds'
+}
+
+attack() {
+    domu_limit=200 domu_must bad "hostile --attack $1 --count $seeds" >/run/lab/outcomes
+    cat /run/lab/outcomes
+    expect_eq "attacks done" "$(grep -c "^$1 with seed" /run/lab/outcomes)" $seeds
+}
+
+# A frontend cannot fill the log: 16 lines at once, then one in 10 s.
+log() {
+    local lines
+    lines=$(lines_of_bad)
+    grep "vbd $(domu_id bad)/" /run/uring.log
+    [ "$lines" -ge 4 ] && [ "$lines" -le $((17 + SECONDS / 10)) ] || fail "a frontend made $lines lines of the log"
+}
+
+# What was mapped is given back as soon as the frontend says that it is closed.
+closed() {
+    [ "$(threads_of "$(domu_id bad)")" -gt 0 ]
+    domu_must bad 'xenstore-write device/vbd/51712/state 6'
+    must await_value 15 "$(disk_back bad xvda)/state" 6
+    expect_eq "threads" "$(threads_of "$(domu_id bad)")" 0
+    expect_eq "grants of the domain" "$(grants_of "$(domu_id bad)")" "$(cat /run/lab/grants)"
+}
+
+good() {
+    local rounds
+    domu_must good 'touch /run/enough'
+    rounds=$(domu_join good verify 100) || fail "what was written is not what is read: $rounds"
+    echo "$rounds rounds"
+    [ "$rounds" -ge 3 ]
+}
+
+destroyed() {
+    local bad
+    bad=$(domu_id bad)
+    # In the middle of it.
+    domu_must bad 'hostile --attack behind --count 1'
+    domu_spawn bad more 'hostile --attack grants --count 1000'
+    sleep 2
+    [ "$(threads_of "$bad")" -gt 0 ]
+    domu_stop bad
+    within 10 no_thread_of "$bad"
+    expect_eq "grants of the domain" "$(grants_of "$bad")" 0
+    ! xl list | grep null
+    domu_must good 'dd if=/dev/xvda of=/dev/null bs=64k count=16 iflag=direct'
+    domu_stop good
+    uring_end TERM
+}
+
+check block-uring-hostile-start start
+for name in garbage ahead behind segments sectors grants indirect revoke events keys states; do
+    check "block-uring-hostile-$name" attack $name
+done
+for part in log closed good destroyed; do check block-uring-hostile-$part $part; done
