@@ -276,7 +276,6 @@ impl Vbd {
                 }
                 return Ok(());
             }
-            self.follow_the_bus(control);
             control.connected.reap(&self.counters);
             control.connected.check()?;
             let frontend = State::read(&mut &self.peer)?;
@@ -334,15 +333,6 @@ impl Vbd {
             if to == State::Connected {
                 self.look_later();
             }
-        }
-    }
-
-    /// The bus closes a device by itself when its frontend's state is no number, or a ring cannot be mapped.
-    fn follow_the_bus(&self, control: &mut Control) {
-        let own = control.handshake.state();
-        if self.device.state() == State::Closing && !matches!(own, State::Closing | State::Closed) {
-            control.connected.end(&self.counters);
-            let _ = control.handshake.enter(State::Closing);
         }
     }
 

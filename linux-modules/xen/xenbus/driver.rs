@@ -67,8 +67,8 @@ pub trait Driver {
         dev: &'bound Device<Core<'_>>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound;
 
-    /// The other end's state was written, or its directory is gone ([`State::Unknown`]). Events coalesce: states may
-    /// be missed, and come again. A number that is no state never comes here: it closes the device.
+    /// The other end's state was written. It is [`State::Unknown`] when what stands there is no state, or nothing
+    /// stands there any more, as in a directory that is gone. Events coalesce: states may be missed, and come again.
     fn otherend_changed<'bound>(
         dev: &'bound Device<Core<'_>>,
         this: Pin<&Self::Data<'bound>>,
@@ -227,13 +227,7 @@ impl<T: Driver> Adapter<T> {
         let ptr = dev;
         // SAFETY: The bus calls this with a valid device, which stays until it is unregistered in this same thread.
         let dev = unsafe { Self::device(dev) };
-        let Some(state) = state_of(number) else {
-            // Once is enough: a peer can write nonsense for ever.
-            if !matches!(dev.state(), State::Closing | State::Closed) {
-                dev.fatal(EINVAL, fmt!("the other end's state {} is none", number as i32));
-            }
-            return;
-        };
+        let state = state_of(number).unwrap_or(State::Unknown);
         // SAFETY: The watch behind this callback is there only between `probe` and `remove`.
         let Some(data) = (unsafe { Self::data(dev) }) else { return };
         if T::otherend_changed(dev, data, state) == Next::Unregister {
