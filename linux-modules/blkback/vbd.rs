@@ -348,7 +348,7 @@ impl Vbd {
         Ok(())
     }
 
-    /// Closes the connection because of an error, and says so, but not each time.
+    /// Closes the connection because of an error, and says so: in xenstore each time, in the log for a while.
     fn fail(&self, control: &mut Control, failure: &Failure) {
         // What was taken is finished and answered; the queues say when it is.
         control.connected.end(&self.counters);
@@ -357,6 +357,8 @@ impl Vbd {
         }
         if self.lines.take() {
             self.device.error(failure.errno(), format_args!("{failure}"));
+        } else {
+            self.device.error_unlogged(failure.errno(), format_args!("{failure}"));
         }
         // Who is closed already stays so: it waits for a frontend that begins anew.
         if control.handshake.enter(State::Closing).is_ok() {

@@ -11,7 +11,7 @@ use kernel::sync::aref::AlwaysRefCounted;
 use kernel::types::Opaque;
 use kernel::{bindings, fmt, prelude::*};
 use ring_proto::xen::DomId;
-use ring_proto::xenbus::State;
+use ring_proto::xenbus::{State, WriteDirectory};
 
 use super::Directory;
 
@@ -103,6 +103,18 @@ impl Device {
                 core::ptr::from_ref(&text).cast::<c_void>(),
             )
         };
+    }
+
+    /// The same as [`error`](Self::error) without a line of the log, for what the other end can cause as often as it
+    /// likes.
+    pub fn error_unlogged(&self, why: Error, text: fmt::Arguments<'_>) {
+        let write = || {
+            let path = CString::try_from_fmt(fmt!("error/{}", self.nodename().to_str()?))?;
+            let mut errors = &Directory::new(&path)?;
+            errors.write("error", fmt!("{} {text}", why.to_errno().wrapping_neg()))
+        };
+        // As for the bus, it is no error that an error cannot be told.
+        let _: Result = write();
     }
 
     /// The same as [`error`](Self::error), and writes the state `Closing`.
