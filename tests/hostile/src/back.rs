@@ -88,7 +88,12 @@ impl Back {
                 ],
             ),
         ];
+        let complaint = complaint(&peer);
         store.transaction(|tx| {
+            // That of a disk of this number before.
+            if tx.try_read(&complaint)?.is_some() {
+                tx.rm(&complaint)?;
+            }
             for (directory, [owner, reader], keys) in &directories {
                 tx.mkdir(directory)?;
                 let permissions =
@@ -121,8 +126,7 @@ impl Back {
 
     /// What the frontend says went wrong.
     pub fn complaint(&self) -> anyhow::Result<Option<String>> {
-        let path = self.peer.path.replacen("/device/", "/error/device/", 1);
-        let value = self.store.try_read(&format!("{path}/error"))?;
+        let value = self.store.try_read(&complaint(&self.peer.path))?;
         Ok(value.map(|value| String::from_utf8_lossy(&value).into_owned()))
     }
 
@@ -222,6 +226,11 @@ impl Back {
         })?;
         closed.map(drop)
     }
+}
+
+/// Where the frontend of this directory says what went wrong.
+fn complaint(peer: &str) -> String {
+    format!("{}/error", peer.replacen("/device/", "/error/device/", 1))
 }
 
 /// The answer that a request should get.

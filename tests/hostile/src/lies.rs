@@ -268,13 +268,17 @@ const KEYS: [&str; 14] = [
     "discard-secure",
 ];
 
+/// Numbers that some of them may be, though few of them all.
+const PLAUSIBLE: [u64; 12] = [0, 1, 2, 9, 11, 12, 255, 512, 4096, 65535, 1 << 20, 1 << 31];
+
 fn keys(back: &mut Back, random: &mut Random) -> anyhow::Result<Outcome> {
     let met = back.meet(|back| {
         for _ in 0..=random.below(4) {
             let key = random.one_of(&KEYS);
-            match random.below(4) {
-                0 | 1 => back.write(key, random.nasty().to_string())?,
-                2 => back.write(key, format!("-{}", random.nasty()))?,
+            match random.below(8) {
+                0..4 => back.write(key, random.one_of(&PLAUSIBLE).to_string())?,
+                4 | 5 => back.write(key, random.nasty().to_string())?,
+                6 => back.write(key, format!("-{}", random.nasty()))?,
                 _ => {
                     let len = random.below(64) as usize;
                     back.write(key, random.bytes(len))?;

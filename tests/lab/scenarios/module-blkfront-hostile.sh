@@ -53,7 +53,7 @@ indices() { count=3 attack ahead unasked behind scribble events; }
 
 memory() { count=2 attack hold; }
 
-silence() { count=1 attack silence; }
+silence() { count=1 attack silence stall; }
 
 store() { count=12 attack keys; count=3 attack resize states; }
 
