@@ -49,6 +49,11 @@ impl Minors {
     pub(crate) fn number(&self) -> DiskNumber {
         self.number
     }
+
+    /// Never gives them back: the disk that has them stays.
+    pub(crate) fn keep(self) {
+        core::mem::forget(self);
+    }
 }
 
 impl Drop for Minors {

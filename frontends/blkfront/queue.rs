@@ -210,7 +210,7 @@ impl Queue {
         let mut inner = to.inner.lock();
         core::mem::swap(&mut room, &mut inner.waiting);
         while let Some((request, task)) = moved.pop().or_else(|| room.pop()) {
-            let _ = inner.keep(request, task);
+            let _ = inner.insert(request, task);
         }
         Ok(())
     }
@@ -307,9 +307,14 @@ impl Inner {
         }
     }
 
-    /// Keeps a request for later, in its order. Gives it back if there is no room, which there is.
+    /// Keeps a request that was asked for, to ask for it anew. Gives it back if there is no room, which there is.
     fn keep(&mut self, request: Request<Queues>, task: Task) -> Option<(Request<Queues>, Task)> {
         self.statistics.anew += 1;
+        self.insert(request, task)
+    }
+
+    /// Has a request wait, in its order.
+    fn insert(&mut self, request: Request<Queues>, task: Task) -> Option<(Request<Queues>, Task)> {
         let before = |(_, other): &(Request<Queues>, Task)| other.order < task.order;
         let at = self.waiting.iter().position(before).unwrap_or(self.waiting.len());
         if self.waiting.len() < self.waiting.capacity() {

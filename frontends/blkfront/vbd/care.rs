@@ -123,13 +123,17 @@ impl Drop for Cared {
         // The pages of these requests belong to others, who would use them for something else once they have ended. The
         // adder may wait for one of them.
         core::mem::forget(self.adder.take());
-        let disk = self.vbd.control.lock().disk.clone();
+        let (disk, minors) = self.vbd.control.lock().give_up();
         if let Some(disk) = disk {
             self.vbd.device.error(
                 EBUSY,
                 format_args!("the backend does not let go of memory: the disk stays"),
             );
             disk.abandon();
+        }
+        // Another disk cannot have the numbers of one that stays.
+        if let Some(minors) = minors {
+            minors.keep();
         }
     }
 }

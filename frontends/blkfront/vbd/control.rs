@@ -179,8 +179,10 @@ impl Control {
                 from.move_waiting(to)?;
             }
         }
-        // Before anything happens that would ask for it sooner.
-        alarm.after(if self.unset { RETRY } else { TRIM });
+        // Before anything happens that would ask for it sooner. What the last backend still has mapped is looked for as
+        // often as before.
+        let soon = self.unset || !self.stuck.is_empty();
+        alarm.after(if soon { RETRY } else { TRIM });
         let prepared = core::mem::take(&mut self.prepared);
         for (queue, Prepared { ring, line }) in set.queues().iter().zip(prepared) {
             queue.connect(Link::new(ring, line, agreement)?, alarm.clone(), stuck)?;
@@ -461,6 +463,11 @@ impl Control {
         }
         self.marked = true;
         self.disk.clone()
+    }
+
+    /// The disk and its numbers, for whoever cannot have the disk end.
+    pub(super) fn give_up(&mut self) -> (Option<Arc<Disk<Queues>>>, Option<Minors>) {
+        (self.disk.clone(), self.minors.take())
     }
 }
 
