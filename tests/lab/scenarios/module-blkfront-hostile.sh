@@ -35,8 +35,10 @@ start() {
     disk_attach d1 xvda "$(disk_make one 32)"
     domu_spawn d1 good 'while [ ! -e /run/stop ]; do fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio \
         --rw=randwrite --bs=4k --iodepth=4 --size=64k --verify=crc32c --verify_fatal=1 || exit 1; sleep 0.5; done'
+    # A disk that has gone meanwhile must not become a file of its name.
     domu_spawn d1 bad 'while [ ! -e /run/stop ]; do for disk in /dev/xvd[b-e]; do [ -b $disk ] || continue
-        dd if=$disk of=/dev/null bs=16k count=4 iflag=direct; dd if=/dev/zero of=$disk bs=4k count=8 oflag=direct conv=fsync
+        dd if=$disk of=/dev/null bs=16k count=4 iflag=direct
+        (exec 3<$disk && dd if=/dev/zero of=/proc/self/fd/3 bs=4k count=8 oflag=direct conv=fsync)
         done; sleep 0.05; done; exit 0'
 }
 
