@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# Our blkfront when an end goes: in the middle of verified writes our blkback is unbound from the disk and bound again,
-# and closes the connection and comes back, with pages that stay mapped and with pages of the requests themselves; the
-# writes go on and nothing is lost. A backend in user space is killed in the middle of them, and goes on. The frontend
-# is unbound from a disk in use and bound again, and a disk in use is taken away: its programs see errors, not a hang.
+# Our blkfront when its backend goes in the middle of writes: our blkback closes the connection while the disk holds on to
+# what it was given, with pages that stay mapped and with pages of the requests themselves; it is unloaded; a backend in
+# user space is killed. What was not answered is asked for anew, each request ends once, and every block that was
+# written has what was written to it. So it is when the domain is saved and restored, and when it is short of grants. The
+# frontend is unbound from a disk in use and bound again, and a disk in use is taken away: its programs see errors, not a
+# hang.
 #
-# limit: 180
+# limit: 240
 # reports: module-blkfront-restart-start module-blkfront-restart-persistent module-blkfront-restart-direct
-# reports: module-blkfront-restart-killed module-blkfront-restart-rebind module-blkfront-restart-unplug
-# reports: module-blkfront-restart-end
+# reports: module-blkfront-restart-unloaded module-blkfront-restart-killed module-blkfront-restart-saved
+# reports: module-blkfront-restart-scarce
+# reports: module-blkfront-restart-rebind module-blkfront-restart-unplug module-blkfront-restart-end
 
 ours=/modules/causeway-blkfront.ko
 front=/sys/bus/xen/drivers/causeway-vbd
@@ -15,71 +18,145 @@ back=/sys/bus/xen-backend/drivers/causeway-vbd
 
 start() {
     must insmod /modules/causeway-blkback.ko
-    domu_start d1 $ours
-    # Disks that take their time, so that there is always something unanswered.
+    domu_start d1 memory=192 max_grant_frames=4 $ours
+    # A disk that takes its time, so that there is always something unanswered.
     must modprobe dm-delay
-    for disk in one two; do
-        must dmsetup create $disk --noudevsync --noudevrules --table "0 $((64 << 11)) delay $(disk_make $disk 64) 0 20"
-    done
+    must dmsetup create one --noudevsync --noudevrules --table "0 $((64 << 11)) delay $(disk_make one 64) 0 20"
+    truncate -s 64M /disks/two
     disk_attach d1 xvda /dev/dm-0
 }
 
-# writes_begin DISK, writes_end: some 3 s of verified writes in one go, which must not notice anything.
+# disk_node DISK: its folder on the DomU's bus.
+disk_node() { echo "/sys/bus/xen/devices/vbd-$(disk_number "$1")"; }
+
+# writes_begin DISK [OPTIONS], writes_end DISK: some seconds of writes, each block of which is read and compared afterwards, with the
+# number of the write. They must not notice anything, and each request must end once: what the frontend has asked the
+# backend for is what has ended, and what was asked for anew.
 writes_begin() {
-    domu_spawn d1 writes "fio --name=v --filename=/dev/$1 --direct=1 --ioengine=libaio --rw=randwrite \
-        --bsrange=4k-128k --iodepth=16 --offset=8m --size=8m --loops=10 --verify=crc32c --verify_fatal=1 --randrepeat=0"
+    domu_spawn d1 writes "fio --name=v --filename=/dev/$1 --direct=1 --ioengine=libaio --rw=randwrite --bsrange=4k-128k \
+        --iodepth=16 --offset=8m --size=16m --loops=2 --verify=crc32c --verify_fatal=1 --randrepeat=0 ${*:2}"
 }
 
 writes_end() {
     domu_join d1 writes 60 >/run/lab/writes || { tail -n 5 /run/lab/writes; fail "the writes ended with an error"; }
+    domu_must d1 "cd $(disk_node "$1")/statistics; read -r r _ _ _ w _ _ _ _ _ _ d _ _ _ f _ </sys/block/$1/stat
+        echo \"\$(cat requests) asked for, \$(cat anew) of them anew; ended: \$r \$w \$d \$f\"
+        [ \$((\$(cat requests) - \$(cat anew))) = \$((r + w + d + f)) ] && [ \"\$(xargs </sys/block/$1/inflight)\" = '0 0' ]"
 }
 
-# anew: how many requests the frontend has asked for anew.
-anew() { domu_must d1 'cat /sys/bus/xen/devices/vbd-51712/statistics/anew'; }
+# in_flight DISK WHAT: waits until several writes (w), or several of reads and writes (r+w), are.
+in_flight() {
+    domu_must d1 "for i in \$(seq 500); do read -r r w </sys/block/$1/inflight; [ \$(($2)) -ge 8 ] && exit 0; sleep 0.01; done
+        cat /sys/block/$1/inflight; exit 1"
+}
+
+# connected DISK: waits until both ends are.
+connected() {
+    must await_value 20 "$(disk_back d1 "$1")/state" 4
+    must await_value 20 "$(disk_front d1 "$1")/state" 4
+}
+
+# anew DISK COUNT: waits until the frontend has taken so many requests back to ask for them anew.
+anew() {
+    domu_must d1 "for i in \$(seq 100); do [ \$(cat $(disk_node "$1")/statistics/anew) -ge $2 ] && exit 0; sleep 0.05; done
+        cat $(disk_node "$1")/statistics/anew; exit 1"
+}
+
+load() {
+    domu_must d1 "echo vbd-51712 >$front/unbind; rmmod causeway_blkfront; insmod $ours $1
+        for i in \$(seq 50); do [ -b /dev/xvda ] && exit 0; sleep 0.2; done; dmesg | tail -5; exit 1"
+}
 
 # The next driver of the backend takes the rings over, with what is unanswered in them. When the backend closes the
-# connection instead, and is there for another one, the frontend asks for all of it anew.
+# connection instead, the frontend takes back what the disk still works on, and asks for it anew when both have closed.
 restarts() {
-    local before
-    domu_must d1 "echo vbd-51712 >$front/unbind; rmmod causeway_blkfront; insmod $ours $1"
-    domu_must d1 'for i in $(seq 50); do [ -b /dev/xvda ] && exit 0; sleep 0.2; done; dmesg | tail -5; exit 1'
-    before=$(anew)
+    load "$1"
     writes_begin xvda
-    sleep 0.7
-    echo "vbd-$(domu_id d1)-51712" >$back/unbind
-    sleep 0.3
-    echo "vbd-$(domu_id d1)-51712" >$back/bind
-    sleep 0.3
     for round in 1 2; do
-        xenstore-write "$(disk_back d1 xvda)/state" 5
-        sleep 0.3
-        must await_value 20 "$(disk_back d1 xvda)/state" 4
-        must await_value 20 "$(disk_front d1 xvda)/state" 4
+        in_flight xvda w
+        must dmsetup suspend --noflush --nolockfs one
         sleep 0.2
+        xenstore-write "$(disk_back d1 xvda)/state" 5
+        sleep 0.2
+        must dmsetup resume one
+        anew xvda $((8 * round))
+        connected xvda
     done
-    writes_end
-    [ "$(anew)" -gt "$before" ] || fail "nothing was asked for anew: the backend was idle when it went"
-    domu_must d1 'dd if=/dev/xvda of=/dev/null bs=64k count=16 iflag=direct'
+    in_flight xvda w
+    echo "vbd-$(domu_id d1)-51712" >$back/unbind
+    sleep 0.1
+    echo "vbd-$(domu_id d1)-51712" >$back/bind
+    writes_end xvda
 }
 
 persistent() { restarts feature_persistent=1; }
 
 direct() { restarts feature_persistent=0; }
 
+# While no driver is there the toolstack closes the connection, and the next driver is another one.
+unloaded() {
+    load feature_persistent=1
+    writes_begin xvda
+    in_flight xvda w
+    echo "vbd-$(domu_id d1)-51712" >$back/unbind
+    must rmmod causeway_blkback
+    in_flight xvda w
+    xenstore-write "$(disk_back d1 xvda)/state" 5
+    anew xvda 8
+    must insmod /modules/causeway-blkback.ko
+    connected xvda
+    writes_end xvda
+}
+
 killed() {
+    # The backend's part of the story.
+    trap 'tail -n 20 /run/uring.log' EXIT
     uring_start
-    uring_attach d1 xvdb /dev/dm-1
+    uring_attach d1 xvdb /disks/two
     domu_must d1 'for i in $(seq 50); do [ -b /dev/xvdb ] && exit 0; sleep 0.2; done; exit 1'
-    writes_begin xvdb
-    for round in 1 2; do
-        sleep 0.7
-        uring_end KILL
-        uring_start
-    done
+    writes_begin xvdb --loops=24
     sleep 0.5
-    writes_end
+    uring_end KILL
+    in_flight xvdb r+w
+    # It goes on with the rings by its own means.
+    uring_start
+    sleep 0.3
+    expect_eq "what was asked for anew" "$(domu_run d1 "cat $(disk_node xvdb)/statistics/anew")" 0
+    uring_end KILL
+    in_flight xvdb r+w
+    # The next one knows nothing of this connection, and closes it.
+    rm -r /run/uring
+    uring_start
+    anew xvdb 8
+    connected xvdb
+    writes_end xvdb
     disk_detach d1 xvdb
     uring_end TERM
+}
+
+# More is asked for at once than the domain has grants for.
+scarce() {
+    local persistent
+    for persistent in 1 0; do
+        load max_ring_page_order=4 max_indirect_segments=256 feature_persistent=$persistent
+        writes_begin xvda --bsrange=512k-1m --iodepth=32
+        writes_end xvda
+        [ "$(domu_run d1 "cat $(disk_node xvda)/statistics/refused")" -gt 0 ] || fail "there were grants for all"
+    done
+}
+
+# All grants and channels are void, and there is another backend.
+saved() {
+    load feature_persistent=1
+    writes_begin xvda
+    in_flight xvda w
+    must xl save d1 /disks/d1
+    must xl restore /disks/d1
+    rm /disks/d1
+    xl domid d1 >/run/lab/d1.id
+    connected xvda
+    anew xvda 1
+    writes_end xvda
 }
 
 # Whoever uses the disk gets errors; then it is there again, with what it had.
@@ -116,7 +193,10 @@ end() {
 check module-blkfront-restart-start start
 check module-blkfront-restart-persistent persistent
 check module-blkfront-restart-direct direct
+check module-blkfront-restart-unloaded unloaded
 check module-blkfront-restart-killed killed
+check module-blkfront-restart-scarce scarce
 check module-blkfront-restart-rebind rebind
 check module-blkfront-restart-unplug unplug
+check module-blkfront-restart-saved saved
 check module-blkfront-restart-end end
