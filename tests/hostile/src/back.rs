@@ -6,7 +6,7 @@
 //! answered with whatever lies in the frontend's pages.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use hypervisor_client::store::Store;
@@ -22,6 +22,9 @@ use ring_proto::xenstore::{Permission, Rights};
 use crate::front::SLOTS;
 use crate::peer::{LOOK, PATIENCE, Peer};
 
+/// How long a page stays mapped when its disk is gone: longer than a frontend waits for it.
+const KEEP: Duration = Duration::from_secs(8);
+
 /// A backend, and its disk.
 pub struct Back {
     client: Arc<dyn Client>,
@@ -35,6 +38,8 @@ pub struct Back {
     peer: Peer,
     /// What it serves, while it is connected.
     pub served: Option<Served>,
+    /// A page of the frontend that stays mapped for a while when the disk is gone.
+    pub kept: Option<Mapping>,
 }
 
 /// A connection.
@@ -106,7 +111,7 @@ impl Back {
             Ok(())
         })?;
         let peer = Peer { end: End::Frontend, path: peer };
-        Ok(Self { client, store, frontend, path, peer, served: None })
+        Ok(Self { client, store, frontend, path, peer, served: None, kept: None })
     }
 
     /// Writes a key of its directory.
@@ -213,6 +218,19 @@ impl Back {
         Ok(self.client.map(self.frontend, &[GrantRef(gref)], Access::ReadOnly)?)
     }
 
+    /// Closes the connection as a backend does that comes back, `at_once` or step by step, and waits until the frontend
+    /// has begun anew.
+    pub fn leave(&mut self, at_once: bool) -> anyhow::Result<()> {
+        if !at_once {
+            self.write_state(State::Closing)?;
+            self.await_peer(|state| state == State::Closed)?;
+        }
+        self.write_state(State::Closed)?;
+        self.await_peer(|state| state == State::Initialising)?;
+        self.served = None;
+        Ok(())
+    }
+
     /// Takes the disk away, as a toolstack and a backend do together.
     pub fn unplug(mut self) -> anyhow::Result<()> {
         self.write("online", "0")?;
@@ -224,6 +242,10 @@ impl Back {
             tx.rm(&self.peer.path)?;
             tx.rm(&self.path)
         })?;
+        if let Some(page) = self.kept.take() {
+            std::thread::sleep(KEEP);
+            drop(page);
+        }
         closed.map(drop)
     }
 }
@@ -246,7 +268,7 @@ pub fn legal(request: &RawRequest) -> RawResponse {
 
 impl Served {
     /// Takes the requests that there are, and asks for the doorbell at the next one.
-    fn take(&mut self) -> Vec<RawRequest> {
+    pub fn take(&mut self) -> Vec<RawRequest> {
         let mut requests = Vec::new();
         let producer = self.ring.load_acquire(header::REQ_PROD);
         while self.consumed != producer && requests.len() < SLOTS as usize {

@@ -7,6 +7,7 @@
 //! backend ([`attacks`]) its disk has to serve a frontend that keeps the rules; after each one on a frontend ([`lies`])
 //! it has to use another disk.
 
+mod again;
 pub mod attacks;
 pub mod back;
 pub mod front;

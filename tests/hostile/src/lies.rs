@@ -5,11 +5,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use hypervisor_client::Mapping;
 use ring_proto::blkif::{RawRequest, RawResponse};
 use ring_proto::ring::header;
 use ring_proto::shared::{SharedMemory, from_bytes};
 use ring_proto::xenbus::State;
 
+use crate::again::again;
 use crate::back::{Back, Outcome, legal};
 use crate::front::SLOTS;
 use crate::random::Random;
@@ -53,7 +55,7 @@ const CLOSED: Option<Outcome> = Some(Outcome::Closed);
 const ALIVE: Option<Outcome> = Some(Outcome::Alive);
 
 /// All of them.
-pub const LIES: [Lie; 17] = [
+pub const LIES: [Lie; 19] = [
     lie("id", "an id that was not asked for", CLOSED, id),
     lie("twice", "the same answer twice", CLOSED, twice),
     lie("operation", "the answer to another operation", CLOSED, operation),
@@ -66,8 +68,10 @@ pub const LIES: [Lie; 17] = [
     lie("scribble", "any bytes in the requests and in the frontend's indices", None, scribble),
     lie("events", "the doorbell, all the time, for nothing", ALIVE, events),
     lie("hold", "an answer while the memory is still mapped", CLOSED, hold),
+    lie("keep", "memory that stays mapped when the disk is gone", CLOSED, keep),
     lie("silence", "no answer, and the disk is taken away", CLOSED, silence),
     lie("stall", "no answer, and the disk stays when it is wanted no more", CLOSED, stall),
+    lie("again", "no answer, and another backend that has to be asked anew", ALIVE, again),
     lie("keys", "any bytes in each key of the handshake", None, keys),
     lie("resize", "any size, all the time", None, resize),
     lie("states", "states in any order", None, states),
@@ -204,7 +208,8 @@ fn events(back: &mut Back, _random: &mut Random) -> anyhow::Result<Outcome> {
     outcome(back)
 }
 
-fn hold(back: &mut Back, _random: &mut Random) -> anyhow::Result<Outcome> {
+/// Waits for a request with data, and maps the first page of it.
+fn map_one(back: &mut Back) -> anyhow::Result<(RawRequest, Mapping)> {
     back.connect()?;
     let request = loop {
         let requests = back.take()?;
@@ -217,7 +222,11 @@ fn hold(back: &mut Back, _random: &mut Random) -> anyhow::Result<Outcome> {
         requests.iter().for_each(|request| served.answer(&legal(request)));
         served.publish()?;
     };
-    let page = back.map(request.seg[0].gref)?;
+    Ok((request, back.map(request.seg[0].gref)?))
+}
+
+fn hold(back: &mut Back, _random: &mut Random) -> anyhow::Result<Outcome> {
+    let (request, page) = map_one(back)?;
     let served = back.served.as_mut().context("connected")?;
     served.answer(&legal(&request));
     served.publish()?;
@@ -225,6 +234,12 @@ fn hold(back: &mut Back, _random: &mut Random) -> anyhow::Result<Outcome> {
     std::thread::sleep(Duration::from_secs(1));
     drop(page);
     Ok(outcome)
+}
+
+fn keep(back: &mut Back, _random: &mut Random) -> anyhow::Result<Outcome> {
+    let (_, page) = map_one(back)?;
+    back.kept = Some(page);
+    Ok(Outcome::Closed)
 }
 
 fn silence(back: &mut Back, _random: &mut Random) -> anyhow::Result<Outcome> {
