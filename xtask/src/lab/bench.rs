@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
-use super::machine::{Clock, Dom0, Machine, Turns};
+use super::machine::{Clock, Dom0, Machine, Memory, Turns};
 use super::{Lab, image, versions};
 use crate::command;
 
@@ -154,6 +154,7 @@ impl Bench<'_> {
             initrd: self.initrd.clone(),
             dom0: Dom0::Pv,
             turns: Turns::RateLimited,
+            memory: Memory::default(),
             words: self.words(number),
         };
         let (serial, report) = (self.file(number, "serial.log"), self.file(number, "report.log"));

@@ -167,6 +167,7 @@ pub type Overlay = Vec<(String, PathBuf)>;
 /// The archives made from Debian.
 pub struct Images {
     folder: PathBuf,
+    suffix: &'static str,
 }
 
 impl Images {
@@ -177,10 +178,12 @@ impl Images {
     /// When a program or a module is not in the root.
     pub fn ensure(root: &Root, kernel: &Kernel) -> Result<Self> {
         let folder = super::folder().join("images");
-        let images = Self { folder: folder.clone() };
+        let suffix = kernel.suffix();
+        let images = Self { folder: folder.clone(), suffix };
         let recipes = [DOMU, DOM0].map(|it| (it.name, it.programs, it.data, it.modules));
         let scripts = [CLOSURE, MODULES, STAND_IN].concat();
-        let stamp = Stamp::new("images", format!("{} {recipes:?} {scripts}", kernel.release));
+        let inputs = format!("{} {recipes:?} {scripts}", kernel.release);
+        let stamp = Stamp::new(&format!("images{suffix}"), inputs);
         if stamp.is_current() {
             return Ok(images);
         }
@@ -199,7 +202,7 @@ impl Images {
     }
 
     fn make(&self, root: &Root, kernel: &Kernel, recipe: &Recipe, stand_in: &Path) -> Result<()> {
-        let file = self.folder.join(format!("{}.cpio", recipe.name));
+        let file = self.folder.join(format!("{}{}.cpio", recipe.name, self.suffix));
         let mut image = Image::new(Archive::new(BufWriter::new(File::create(file)?)));
         for (link, target) in
             [("bin", "usr/bin"), ("sbin", "usr/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")]
@@ -241,9 +244,11 @@ impl Images {
             image.tree(name, &root.outside(name))?;
         }
 
-        let modules = self.folder.join(format!("{}-modules", recipe.name));
+        let modules = self.folder.join(format!("{}-modules{}", recipe.name, self.suffix));
         let place = modules.display().to_string();
-        let words = [&[kernel.stock.as_str(), &kernel.release, &place], recipe.modules].concat();
+        let mut words = vec![kernel.stock.as_str(), &kernel.release, &place];
+        let has = |name: &&&str| kernel.debug.as_ref().is_none_or(|it| it.modules.contains(*name));
+        words.extend(recipe.modules.iter().filter(has));
         command::run(&mut root.script(MODULES, &words))?;
         let name = format!("/lib/modules/{}", kernel.release);
         image.tree(&name, &modules.join(name.trim_start_matches('/')))?;
@@ -258,7 +263,8 @@ impl Images {
     pub fn compose(&self, machine: &str, overlay: &Overlay, to: &Path) -> Result<()> {
         let mut file =
             File::create(to).with_context(|| format!("cannot write {}", to.display()))?;
-        io::copy(&mut File::open(self.folder.join(format!("{machine}.cpio")))?, &mut file)?;
+        let made = self.folder.join(format!("{machine}{}.cpio", self.suffix));
+        io::copy(&mut File::open(made)?, &mut file)?;
         let mut image = Image::new(Archive::new(BufWriter::new(file)));
         for (path, from) in overlay {
             if from.is_dir() {

@@ -64,6 +64,16 @@ pub struct Kernel {
     pub stock: String,
     /// The output folder to build modules against, as a path in the root.
     pub kit: String,
+    /// What is different when it is the debug kernel.
+    pub debug: Option<Debug>,
+}
+
+/// See [`Kernel::debug`].
+pub struct Debug {
+    /// Words of `make` that name its compiler.
+    pub make: &'static [&'static str],
+    /// All modules that it has.
+    pub modules: &'static [&'static str],
 }
 
 impl Kernel {
@@ -87,16 +97,20 @@ impl Kernel {
             println!("fetching the stock kernel {release} and its source");
             command::run(&mut root.script(FETCH, &[release, &stock, &source]))?;
             fs::write(&chosen, release)?;
-            let kernel =
-                Self { release: release.to_owned(), stock: stock.clone(), kit: kit.clone() };
+            let kernel = Self {
+                release: release.to_owned(),
+                stock: stock.clone(),
+                kit: kit.clone(),
+                debug: None,
+            };
             kernel.check_rust(root)?;
             fetched.set()?;
         }
-        let kernel = Self { release: fs::read_to_string(&chosen)?, stock, kit };
+        let kernel = Self { release: fs::read_to_string(&chosen)?, stock, kit, debug: None };
         let made = Stamp::new("kit", format!("{} {}", kernel.release, versions::CC));
         if !made.is_current() {
             println!("making the kit for modules of {} (about 4 minutes)", kernel.release);
-            let Self { release, stock, kit } = &kernel;
+            let Self { release, stock, kit, .. } = &kernel;
             command::run(&mut root.script(KIT, &[release, versions::CC, stock, &source, kit]))
                 .context("the kit for kernel modules could not be made")?;
             made.set()?;
@@ -115,6 +129,11 @@ impl Kernel {
             );
         }
         Ok(())
+    }
+
+    /// What follows the names of all that is made for this kernel.
+    pub fn suffix(&self) -> &'static str {
+        if self.debug.is_some() { "-debug" } else { "" }
     }
 
     /// A file of the kernel's folder of modules, as a path in the root.

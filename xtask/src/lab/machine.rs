@@ -34,7 +34,7 @@ const CPU: &str = "EPYC,+svm,+npt,-smap,-monitor,-rdtscp,\
 /// Words of Xen's command line. Mitigations against a malicious guest's timing are dear under emulation, and not what
 /// is tested.
 const XEN: &str = "console=com1 com1=115200,8n1 loglvl=warning guest_loglvl=warning \
-    dom0_mem=1536M,max:1536M dom0_max_vcpus=1 cpuidle=0 bootscrub=0 spec-ctrl=no";
+    dom0_max_vcpus=1 cpuidle=0 bootscrub=0 spec-ctrl=no";
 
 /// When Xen's scheduler lets one that woke up have the processor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +75,26 @@ impl Clock {
     }
 }
 
+/// Memory, in MiB.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    machine: u32,
+    dom0: u32,
+    /// What a DomU has if its scenario does not say.
+    pub domu: u32,
+}
+
+impl Memory {
+    /// With a kernel that keeps an account of all its memory.
+    pub const CHECKED: Self = Self { machine: 5120, dom0: 2560, domu: 768 };
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { machine: 3072, dom0: 1536, domu: 256 }
+    }
+}
+
 /// What boots.
 pub struct Machine {
     /// The hypervisor as an ELF file.
@@ -87,6 +107,8 @@ pub struct Machine {
     pub dom0: Dom0,
     /// How domains take turns.
     pub turns: Turns,
+    /// How much memory there is.
+    pub memory: Memory,
     /// Words for Dom0's command line.
     pub words: String,
 }
@@ -101,12 +123,14 @@ impl Machine {
     /// another one each time.
     pub fn command(&self, root: &Root, report: &Path) -> Command {
         let mut qemu = root.command("qemu-system-x86_64");
-        qemu.args(["-accel", "tcg,thread=single", "-machine", "q35", "-smp", "1", "-m", "3072"]);
+        qemu.args(["-accel", "tcg,thread=single", "-machine", "q35", "-smp", "1"]);
+        qemu.arg("-m").arg(self.memory.machine.to_string());
         qemu.args(["-cpu", CPU, "-no-reboot", "-nodefaults"]);
         qemu.args(["-display", "none"]);
         qemu.arg("-serial").arg("mon:stdio");
         qemu.arg("-serial").arg(format!("file:{}", report.display()));
-        let mut xen = String::from(XEN);
+        let dom0 = self.memory.dom0;
+        let mut xen = format!("{XEN} dom0_mem={dom0}M,max:{dom0}M");
         if self.turns == Turns::AtOnce {
             xen += " sched_ratelimit_us=0";
         }

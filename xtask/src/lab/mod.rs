@@ -3,11 +3,12 @@
 //! The lab: virtual machines on the real Xen under emulation, in which drivers are shown to work.
 //!
 //! `setup` makes everything it needs once, in the cache folder: a Debian 13 ([`root`]), the stock kernel and the kit to
-//! build modules for it ([`kernel`]), the first roots of Dom0 and DomU ([`image`]). `test` boots a machine
+//! build modules for it ([`kernel`]), a kernel with checks when it is asked for ([`debug_kernel`]), the first roots of Dom0 and DomU ([`image`]). `test` boots a machine
 //! ([`machine`]) for each scenario of `tests/lab/scenarios` ([`scenario`]) and judges what it reported ([`mod@run`]).
 
 mod bench;
 mod cpio;
+mod debug_kernel;
 mod image;
 mod kernel;
 mod machine;
@@ -39,13 +40,21 @@ pub struct Options {
 #[derive(Subcommand)]
 enum Task {
     /// Make what the lab needs, once, in the cache folder (`CAUSEWAY_CACHE`).
-    Setup,
+    Setup(Setup),
     /// Boot machines and run scenarios in them.
     Test(run::Options),
     /// Count what a request costs, in instructions, ours and stock.
     Bench(bench::Options),
     /// Boot a Dom0 with a DomU and get a shell in it.
     Shell(shell::Options),
+}
+
+/// What to make.
+#[derive(Args)]
+struct Setup {
+    /// The debug kernel, too: KASAN, lockdep, UBSAN, kmemleak.
+    #[arg(long)]
+    debug_kernel: bool,
 }
 
 /// Does it.
@@ -55,8 +64,11 @@ enum Task {
 /// When a part of the lab cannot be made, or a scenario failed.
 pub fn run(options: &Options) -> Result<()> {
     match &options.task {
-        Task::Setup => {
+        Task::Setup(options) => {
             Lab::ensure()?;
+            if options.debug_kernel {
+                Lab::ensure_with(true)?;
+            }
             println!("the lab is ready in {}", folder().display());
             Ok(())
         }
@@ -95,7 +107,7 @@ pub fn modules() -> Result<()> {
 pub struct Lab {
     /// The Debian 13 in which everything runs.
     pub root: root::Root,
-    /// The stock kernel.
+    /// The stock kernel, or the debug kernel.
     pub kernel: kernel::Kernel,
     /// The first roots.
     pub images: image::Images,
@@ -110,10 +122,22 @@ impl Lab {
     ///
     /// When it cannot be made; the message says what is needed.
     pub fn ensure() -> Result<Self> {
+        Self::ensure_with(false)
+    }
+
+    /// The same, with the debug kernel.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn ensure_with(debug_kernel: bool) -> Result<Self> {
         packages::ensure()?;
         fs::create_dir_all(folder())?;
         let root = root::Root::ensure()?;
-        let kernel = kernel::Kernel::ensure(&root)?;
+        let mut kernel = kernel::Kernel::ensure(&root)?;
+        if debug_kernel {
+            kernel = debug_kernel::ensure(&root, &kernel)?;
+        }
         let images = image::Images::ensure(&root, &kernel)?;
         let xen = folder().join(format!("images/xen-{}", versions::XEN));
         if !xen.exists() {

@@ -60,11 +60,13 @@ fn lock() -> Result<fs::File> {
     command::lock(&command::workspace().join("target/modules.lock"))
 }
 
-/// Runs the top Makefile, with its output in `target/NAME`; the modules that it made.
+/// Runs the top Makefile, with its output in `target/NAME` (`target/NAME-debug` for the debug kernel); the modules that
+/// it made.
 fn make(root: &Root, kernel: &Kernel, name: &str, words: &[&str]) -> Result<Vec<PathBuf>> {
-    let out = command::workspace().join("target").join(name);
+    let out = command::workspace().join("target").join(format!("{name}{}", kernel.suffix()));
     let mut make = root.command("make");
     make.args(["--silent", &format!("KDIR={}", kernel.kit), &format!("MO={}", out.display())]);
+    make.args(kernel.debug.iter().flat_map(|debug| debug.make));
     command::run(make.args(words))?;
     let order = fs::read_to_string(out.join("modules.order"))?;
     let modules = order.lines().map(|object| out.join(object).with_extension("ko")).collect();

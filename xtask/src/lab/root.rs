@@ -53,6 +53,28 @@ impl Root {
         Ok(Self::Folder(root))
     }
 
+    /// Adds packages that only some part of the lab needs.
+    ///
+    /// # Errors
+    ///
+    /// When there is no mirror; when the root is the machine's own, which only its owner may change.
+    pub fn add(&self, part: &str, packages: &[&str]) -> Result<()> {
+        let Self::Folder(root) = self else {
+            ensure!(
+                installed(packages),
+                "{part} needs packages: apt install {}",
+                packages.join(" ")
+            );
+            return Ok(());
+        };
+        let stamp = Stamp::new(&format!("root-{part}"), packages.join(" "));
+        if !stamp.is_current() {
+            add(root, packages)?;
+            stamp.set()?;
+        }
+        Ok(())
+    }
+
     /// A command that runs in it. It does not outlive the thread that starts it: a machine of a test that was killed
     /// would go on using a processor.
     pub fn command(&self, program: &str) -> Command {
@@ -104,9 +126,13 @@ fn host_will_do() -> bool {
     if !release.lines().any(|line| line == format!("VERSION_CODENAME={}", apt::SUITE)) {
         return false;
     }
+    installed(versions::BUILD_PACKAGES) && installed(versions::LAB_PACKAGES)
+}
+
+/// Whether the machine has all these packages.
+fn installed(packages: &[&str]) -> bool {
     let mut query = Command::new("dpkg-query");
-    query.args(["--show", "--showformat", "${db:Status-Status}\n"]);
-    query.args(versions::BUILD_PACKAGES).args(versions::LAB_PACKAGES);
+    query.args(["--show", "--showformat", "${db:Status-Status}\n"]).args(packages);
     command::output(&mut query).is_ok_and(|text| text.lines().all(|line| line == "installed"))
 }
 

@@ -14,13 +14,16 @@ use clap::Args;
 
 use super::{
     Lab,
-    machine::{Clock, Machine, Turns},
+    machine::{Clock, Machine, Memory, Turns},
     scenario::Scenario,
 };
 use crate::command;
 
 /// Seconds that a machine may take to boot, to write its logs and to power off, beside the scenario's own limit.
 const AROUND: u64 = 90;
+
+/// How many times longer all takes on the debug kernel.
+const CHECKS: u64 = 6;
 
 /// Which scenarios to run.
 #[derive(Args)]
@@ -36,11 +39,20 @@ pub struct Options {
     /// Keep the logs of what passed, too.
     #[arg(long)]
     keep_logs: bool,
+    /// Boot the debug kernel: what its checks find fails a scenario, and so do leaks of memory in Dom0.
+    #[arg(long)]
+    debug_kernel: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { filter: None, jobs: 2, clock: Clock::default(), keep_logs: false }
+        Self {
+            filter: None,
+            jobs: 2,
+            clock: Clock::default(),
+            keep_logs: false,
+            debug_kernel: false,
+        }
     }
 }
 
@@ -56,8 +68,8 @@ pub fn run(options: &Options) -> Result<bool> {
         scenarios.retain(|scenario| scenario.name.starts_with(filter));
         ensure!(!scenarios.is_empty(), "no scenario begins with `{filter}`");
     }
-    let lab = Lab::ensure()?;
-    let out = command::workspace().join("target/lab");
+    let lab = Lab::ensure_with(options.debug_kernel)?;
+    let out = command::workspace().join(format!("target/lab{}", lab.kernel.suffix()));
     fs::create_dir_all(&out)?;
     let initrd = lab.initrd(&out)?;
 
@@ -154,7 +166,9 @@ impl Run<'_> {
     fn boot(&self, serial: &Path, report: &Path, shown: &mut Vec<String>) -> Result<String> {
         let Scenario { name, limit, dom0, .. } = self.scenario;
         // The machine's own limits are in its own time.
-        let patience = if self.clock == Clock::Host { self.patience } else { 1 };
+        let checks = if self.lab.kernel.debug.is_some() { CHECKS } else { 1 };
+        let patience = checks * if self.clock == Clock::Host { self.patience } else { 1 };
+        let memory = if checks > 1 { Memory::CHECKED } else { Memory::default() };
         let machine = Machine {
             hypervisor: self.lab.xen.clone(),
             kernel: self.lab.kernel.image(),
@@ -162,6 +176,11 @@ impl Run<'_> {
             dom0: *dom0,
             turns: Turns::AtOnce,
             words: format!("lab={name} lab_limit={limit} lab_patience={patience}"),
+            memory,
+            words: format!(
+                "lab={name} lab_limit={limit} lab_patience={patience} lab_memory={}",
+                memory.domu
+            ),
         };
         File::create(report)?;
         let mut qemu = machine.command(&self.lab.root, report);
@@ -170,7 +189,7 @@ impl Run<'_> {
         qemu.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut qemu = Killed(qemu.spawn()?);
         let slower = if self.clock == Clock::Host { 1 } else { 4 };
-        let limit = (limit + AROUND) * self.patience * slower;
+        let limit = (limit + AROUND) * self.patience * slower * checks;
         let end = Instant::now() + Duration::from_secs(limit);
         loop {
             let text = fs::read(report).unwrap_or_default();

@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::Lab;
-use super::machine::{Dom0, Hypervisor, Machine, Turns};
+use super::machine::{Dom0, Hypervisor, Machine, Memory, Turns};
 use crate::command;
 
 /// What boots.
@@ -38,6 +38,7 @@ pub fn run(options: &Options) -> Result<()> {
         initrd: lab.initrd(&out)?,
         dom0: options.dom0,
         turns: Turns::AtOnce,
+        memory: Memory::default(),
         words: "lab=shell".into(),
     };
     println!("booting (about 20 s); end with `poweroff`, or Ctrl-A X");

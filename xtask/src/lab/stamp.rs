@@ -24,6 +24,11 @@ impl Stamp {
         fs::read_to_string(&self.file).is_ok_and(|inputs| inputs == self.inputs)
     }
 
+    /// The part is to be made again.
+    pub fn clear(&self) {
+        let _ = fs::remove_file(&self.file);
+    }
+
     /// The part is complete.
     ///
     /// # Errors

@@ -39,6 +39,9 @@ pub const BUILD_PACKAGES: &[&str] = &[
     "zstd",
 ];
 
+/// Packages of Debian 13 that build the debug kernel: gcc and rustc do not agree on the checks of addresses.
+pub const DEBUG_PACKAGES: &[&str] = &["clang-19", "lld-19", "llvm-19"];
+
 /// Packages of Debian 13 that run in the lab, or run it.
 pub const LAB_PACKAGES: &[&str] = &[
     "bash",

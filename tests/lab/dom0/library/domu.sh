@@ -12,7 +12,7 @@ domu_start() {
     local name=$1 modules='' word config=/run/lab/$1.cfg
     shift
     declare -A keys=(
-        [type]='"pvh"' [kernel]='"/guest/vmlinux"' [ramdisk]='"/guest/initrd"' [memory]=256 [vcpus]=1
+        [type]='"pvh"' [kernel]='"/guest/vmlinux"' [ramdisk]='"/guest/initrd"' [memory]=${LAB_MEMORY:-256} [vcpus]=1
         [tsc_mode]='"native"' [on_crash]='"preserve"' [on_poweroff]='"destroy"' [on_reboot]='"destroy"'
     )
     for word; do
@@ -66,8 +66,8 @@ domu_spawn() {
 
 # domu_join NAME TAG [SECONDS]: waits for it, prints its output and returns its exit code; 124 if it is not done.
 domu_join() {
-    local seconds=${3:-60}
-    domu_limit=$((seconds + 10)) domu_run "$1" "n=0; while [ ! -s /run/$2.code ]; do
+    local seconds=$((${3:-60} * LAB_PATIENCE))
+    domu_limit=$((${3:-60} + 10)) domu_run "$1" "n=0; while [ ! -s /run/$2.code ]; do
         [ \$n -lt $((seconds * 10)) ] || exit 124; n=\$((n + 1)); sleep 0.1; done
         cat /run/$2.out; exit \$(cat /run/$2.code)"
 }
