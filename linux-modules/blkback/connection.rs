@@ -12,10 +12,10 @@ use kernel::sync::Arc;
 use ring_proto::blkif::BackRing;
 use ring_proto::ring::RingError;
 use ring_proto::xenbus::vbd::{self, Connection};
-use ring_proto::xenbus::{KeyError, PeerError};
 use xen::event::{EventChannel, Line};
 use xen::map::MappedRing;
 use xen::thread::{Parker, Thread};
+use xen::xenbus;
 
 use crate::attributes::Counted;
 use crate::params;
@@ -24,15 +24,12 @@ use crate::statistics::Statistics;
 use crate::vbd::{Serving, Vbd};
 
 /// Why a device cannot go on.
-pub(crate) enum Failure {
-    /// The kernel said so.
-    Kernel(Error),
+pub(crate) type Failure = xenbus::Failure<Fault>;
+
+/// Why a disk's backend cannot.
+pub(crate) enum Fault {
     /// The block device cannot be opened.
     Open(DeviceNumber, Error),
-    /// A key of xenstore is not legal.
-    Key(KeyError),
-    /// The frontend is in a state that it cannot have come to.
-    Peer(PeerError),
     /// A queue's ring is not one.
     Ring(usize, RingError),
     /// A queue was ended by what its frontend wrote.
@@ -41,21 +38,19 @@ pub(crate) enum Failure {
     Queue(usize, &'static str, Error),
 }
 
-impl Failure {
+impl Fault {
     /// Its number.
     pub(crate) fn errno(&self) -> Error {
         match self {
-            Self::Kernel(error) | Self::Open(_, error) | Self::Queue(_, _, error) => *error,
-            Self::Key(_) | Self::Peer(_) => EINVAL,
+            Self::Open(_, error) | Self::Queue(_, _, error) => *error,
             Self::Ring(..) | Self::Broken(_) => EIO,
         }
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Kernel(error) => write!(f, "error {}", error.to_errno()),
             Self::Open(number, error) => write!(
                 f,
                 "opening block device {:x}:{:x}: error {}",
@@ -63,34 +58,11 @@ impl fmt::Display for Failure {
                 number.minor(),
                 error.to_errno()
             ),
-            Self::Key(error) => error.fmt(f),
-            Self::Peer(error) => error.fmt(f),
             Self::Ring(queue, error) => write!(f, "queue {queue}: {error}"),
             Self::Broken(queue) => write!(f, "queue {queue}: the frontend broke the ring"),
             Self::Queue(queue, what, error) => {
                 write!(f, "queue {queue}: {what}: error {}", error.to_errno())
             }
-        }
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Kernel(error)
-    }
-}
-
-impl From<kernel::alloc::AllocError> for Failure {
-    fn from(error: kernel::alloc::AllocError) -> Self {
-        Self::Kernel(error.into())
-    }
-}
-
-impl From<ring_proto::xenbus::Error<Error>> for Failure {
-    fn from(error: ring_proto::xenbus::Error<Error>) -> Self {
-        match error {
-            ring_proto::xenbus::Error::Store(error) => Self::Kernel(error),
-            ring_proto::xenbus::Error::Key(error) => Self::Key(error),
         }
     }
 }
@@ -150,11 +122,11 @@ impl Connected {
         persistent: bool,
     ) -> Result<Running, Failure> {
         let device = &owner.device;
-        let failed = |what| move |error| Failure::Queue(number, what, error);
+        let failed = |what| move |error| Failure::Own(Fault::Queue(number, what, error));
         let pages =
             MappedRing::new(device, queue.refs()).map_err(failed("mapping the ring"))?;
         let ring = BackRing::attach(pages, connection.settings().abi, MAX_INDIRECT)
-            .map_err(|error| Failure::Ring(number, error))?;
+            .map_err(|error| Failure::Own(Fault::Ring(number, error)))?;
         let parker = Arc::new(Parker::new(), GFP_KERNEL)?;
         let line = Line::new()?;
         let shared = Shared::new(ring, line.clone(), parker)?;
@@ -188,7 +160,7 @@ impl Connected {
             return Ok(());
         }
         match self.queues.iter().position(|queue| queue.shared.is_broken()) {
-            Some(number) => Err(Failure::Broken(number)),
+            Some(number) => Err(Failure::Own(Fault::Broken(number))),
             None => Ok(()),
         }
     }

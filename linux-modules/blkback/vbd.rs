@@ -20,13 +20,13 @@ use kernel::workqueue::{
 };
 use kernel::{dev_info, dev_warn};
 use ring_proto::xenbus::vbd::{BackendConfig, BackendFeatures, Geometry, PhysicalDevice};
-use ring_proto::xenbus::{self, Backend, BackendWork, State, Step};
+use ring_proto::xenbus::{Backend, BackendWork, State, Step};
 use xen::workqueue::WorkQueue;
 use xen::xenbus::{transaction, Device, Directory, Next, WatchHandler};
 
 use crate::allowance::Allowance;
 use crate::attributes::{Counted as Counters, Files, Opened};
-use crate::connection::{Connected, Failure};
+use crate::connection::{Connected, Failure, Fault};
 use crate::disk::{geometry, whole_blocks, Disk};
 use crate::params;
 use crate::queue::MAX_INDIRECT;
@@ -355,10 +355,15 @@ impl Vbd {
         if self.gone() {
             return;
         }
+        let errno = match failure {
+            Failure::Kernel(error) => *error,
+            Failure::Key(_) | Failure::Peer(_) => EINVAL,
+            Failure::Own(fault) => fault.errno(),
+        };
         if self.lines.take() {
-            self.device.error(failure.errno(), format_args!("{failure}"));
+            self.device.error(errno, format_args!("{failure}"));
         } else {
-            self.device.error_unlogged(failure.errno(), format_args!("{failure}"));
+            self.device.error_unlogged(errno, format_args!("{failure}"));
         }
         // Who is closed already stays so: it waits for a frontend that begins anew.
         if control.handshake.enter(State::Closing).is_ok() {
@@ -409,7 +414,7 @@ impl Vbd {
             _ => false,
         };
         let device = BlockDevice::open(number, !config.read_only)
-            .map_err(|error| Failure::Open(number, error))?;
+            .map_err(|error| Failure::Own(Fault::Open(number, error)))?;
         let device = Arc::new(device, GFP_KERNEL)?;
         let geometry = geometry(&device, &config, cdrom || config.cdrom);
         let flush = device.limits().write_cache && !config.read_only;
@@ -502,11 +507,5 @@ impl WatchHandler for OwnDirectory {
         }
         self.0.changed();
         Next::Stay
-    }
-}
-
-impl From<xenbus::PeerError> for Failure {
-    fn from(error: xenbus::PeerError) -> Self {
-        Self::Peer(error)
     }
 }

@@ -334,8 +334,8 @@ impl Control {
 
     /// A step of the handshake did not succeed: the connection is closed. When the step may succeed another time, the
     /// disk waits for the next connection, which this end asks for as soon as this one is closed.
-    pub(super) fn close_after(&mut self, vbd: &Vbd, failure: &Failure) {
-        match *failure {
+    pub(super) fn close_after(&mut self, vbd: &Vbd, failure: Failure) {
+        match failure {
             Failure::Kernel(error)
                 if self.disk.is_some()
                     && !self.dead
@@ -355,6 +355,11 @@ impl Control {
                 vbd.device.fatal(EINVAL, format_args!("{error}"));
                 self.fail();
             }
+            Failure::Peer(error) => {
+                vbd.device.fatal(EPROTO, format_args!("{error}"));
+                self.fail();
+            }
+            Failure::Own(none) => match none {},
         }
         self.enter_closing();
     }

@@ -12,6 +12,8 @@
 mod care;
 mod control;
 
+use core::convert::Infallible;
+
 use block::NoIo;
 use kernel::device::Core;
 use kernel::prelude::*;
@@ -44,37 +46,7 @@ pub(crate) struct Vbd {
 }
 
 /// Why a step of the handshake failed.
-enum Failure {
-    Kernel(Error),
-    Key(xenbus::KeyError),
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Kernel(error)
-    }
-}
-
-impl From<kernel::alloc::AllocError> for Failure {
-    fn from(error: kernel::alloc::AllocError) -> Self {
-        Self::Kernel(error.into())
-    }
-}
-
-impl From<xenbus::KeyError> for Failure {
-    fn from(error: xenbus::KeyError) -> Self {
-        Self::Key(error)
-    }
-}
-
-impl From<xenbus::Error<Error>> for Failure {
-    fn from(error: xenbus::Error<Error>) -> Self {
-        match error {
-            xenbus::Error::Store(error) => Self::Kernel(error),
-            xenbus::Error::Key(error) => Self::Key(error),
-        }
-    }
-}
+type Failure = xen::xenbus::Failure<Infallible>;
 
 impl Vbd {
     /// A disk that the toolstack has made.
@@ -117,9 +89,7 @@ impl Vbd {
             let step = match control.frontend.next(backend, keep) {
                 Ok(step) => step,
                 Err(error) => {
-                    self.device.fatal(EPROTO, format_args!("{error}"));
-                    control.fail();
-                    control.enter_closing();
+                    control.close_after(self, error.into());
                     continue;
                 }
             };
@@ -145,7 +115,7 @@ impl Vbd {
                 }
             };
             if let Err(failure) = result {
-                control.close_after(self, &failure);
+                control.close_after(self, failure);
                 backend = device.otherend_state();
                 continue;
             }

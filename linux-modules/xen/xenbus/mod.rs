@@ -11,9 +11,11 @@
 mod device;
 mod directory;
 mod driver;
+mod failure;
 mod watch;
 
 pub use device::Device;
 pub use directory::{transaction, Directory, Names, Transaction, Value, Within};
 pub use driver::{Adapter, Driver, Next, Registration};
+pub use failure::Failure;
 pub use watch::{Watch, WatchHandler};
