@@ -465,15 +465,7 @@ impl Link {
         loop {
             match self.ring.pop().map_err(Breach::Ring)? {
                 Some(Ok(response)) => return self.land(&response).map(Some),
-                // Any number but those of the header is a failure like another.
-                Some(Err(bad)) => match Operation::from_raw(bad.operation) {
-                    Some(operation) if operation != Operation::Indirect => {
-                        let status = blkif::Status::Error;
-                        let response = Response { id: bad.id, operation, status };
-                        return self.land(&response).map(Some);
-                    }
-                    _ => return Err(Breach::Response(bad)),
-                },
+                Some(Err(bad)) => return Err(Breach::Response(bad)),
                 None if self.final_check().map_err(Breach::Ring)? => {}
                 None => return Ok(None),
             }
@@ -588,18 +580,12 @@ enum Place {
     Indirect,
 }
 
-/// A place for a segment.
-const EMPTY: Segment = match Segment::new(GrantRef(1), 0, 0) {
-    Some(segment) => segment,
-    None => panic!("one sector of a page"),
-};
-
 impl Place {
     /// For up to so many segments.
     #[inline]
     fn new(count: usize) -> Self {
         if count <= MAX_SEGMENTS {
-            Self::Direct([EMPTY; MAX_SEGMENTS])
+            Self::Direct([Segment::UNUSED; MAX_SEGMENTS])
         } else {
             Self::Indirect
         }

@@ -144,7 +144,7 @@ impl Flights {
                 Ok((Segments::Indirect(indirect), sectors, Some(page)))
             }
             _ => {
-                let mut array = [EMPTY; MAX_SEGMENTS];
+                let mut array = [Segment::UNUSED; MAX_SEGMENTS];
                 let (mut count, mut sectors) = (0, 0);
                 for (place, segment) in array.iter_mut().zip(Cut { pool, first, left }) {
                     *place = segment;
@@ -183,12 +183,6 @@ impl Flights {
         Ok(flight.task)
     }
 }
-
-/// A place for a segment.
-const EMPTY: Segment = match Segment::new(GrantRef::INVALID, 0, 0) {
-    Some(segment) => segment,
-    None => panic!("one sector of a page"),
-};
 
 /// The segments of a stretch of the pool, page by page.
 struct Cut<'a> {

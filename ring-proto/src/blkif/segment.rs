@@ -22,6 +22,9 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// What fills the places of an array that no segment was put into.
+    pub const UNUSED: Self = Self { gref: GrantRef(0), first: 0, last: 0 };
+
     /// Sectors `first` to `last`, both included, of the page granted as `gref`; `None` unless
     /// `first <= last <= 7`.
     #[inline]
@@ -149,10 +152,7 @@ impl SegmentArray {
         raw
     }
 
-    const EMPTY: Self = Self {
-        count: 0,
-        segments: [Segment { gref: GrantRef(0), first: 0, last: 0 }; MAX_SEGMENTS],
-    };
+    const EMPTY: Self = Self { count: 0, segments: [Segment::UNUSED; MAX_SEGMENTS] };
 }
 
 impl Deref for SegmentArray {

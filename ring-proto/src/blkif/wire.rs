@@ -247,19 +247,19 @@ impl RawResponse {
     }
 
     /// Judges what a backend wrote. That the id belongs to a request, and one of this operation, only the frontend
-    /// that keeps the requests can tell.
+    /// that keeps the requests can tell. A status that the header does not have is a failure like another.
     ///
     /// # Errors
     ///
-    /// [`BadResponse`] when no backend may answer so.
+    /// [`BadResponse`] when there is no such operation.
     #[inline]
     pub fn check(&self) -> Result<Response, BadResponse> {
-        let status = self.status as i16;
-        match (Operation::from_raw(self.operation), Status::from_raw(status)) {
-            (Some(operation), Some(status)) if operation != Operation::Indirect => {
+        match Operation::from_raw(self.operation) {
+            Some(operation) if operation != Operation::Indirect => {
+                let status = Status::from_raw(self.status as i16).unwrap_or(Status::Error);
                 Ok(Response { id: self.id, operation, status })
             }
-            _ => Err(BadResponse { id: self.id, operation: self.operation, status }),
+            _ => Err(BadResponse { id: self.id, operation: self.operation }),
         }
     }
 }
@@ -282,14 +282,11 @@ pub struct BadResponse {
     pub id: u64,
     /// The number of the operation in it.
     pub operation: u8,
-    /// The number of the status in it.
-    pub status: i16,
 }
 
 impl core::fmt::Display for BadResponse {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Self { id, operation, status } = self;
-        write!(f, "response to id {id:#x} with operation {operation} and status {status}, which is not legal")
+        write!(f, "response to id {:#x} with operation {}, which is none", self.id, self.operation)
     }
 }
 

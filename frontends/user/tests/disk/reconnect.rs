@@ -172,8 +172,15 @@ fn nothing_acknowledged_is_lost_under_load() {
     let image = Arc::new(Mutex::new(vec![0; SECTORS as usize * SECTOR_SIZE]));
     let mut serving = Serving::start(backend, image.clone());
     let mut queues = disk.take_queues();
-    let job =
-        load::Job { reads: 30, verify: true, depth: 16, count: Some(4000), ..load::Job::default() };
+    let job = load::Job {
+        reads: 30,
+        verify: true,
+        depth: 16,
+        count: Some(4000),
+        // On a machine that does much else, too, the count is what ends it.
+        time: Duration::from_secs(300),
+        ..load::Job::default()
+    };
     let progress = load::Progress::default();
     let report = std::thread::scope(|scope| {
         let load = scope.spawn(|| {
