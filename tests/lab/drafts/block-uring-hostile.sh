@@ -8,8 +8,6 @@
 # reports: block-uring-hostile-{garbage,ahead,behind,segments,sectors,grants,indirect,revoke,events,keys,states}
 # reports: block-uring-hostile-log block-uring-hostile-closed block-uring-hostile-good block-uring-hostile-destroyed
 
-seeds=2
-
 lines_of_bad() { grep -c "vbd $(domu_id bad)/" /run/uring.log || true; }
 
 threads_of() { cat "/proc/$(cat /run/uring.pid)"/task/*/comm | grep -c "^vbd-$1-" || true; }
@@ -26,19 +24,7 @@ start() {
     must await_value 20 "$(disk_front good xvda)/state" 4
     domu_must good 'n=0; until [ -b /dev/xvda ]; do [ $n -lt 100 ] || exit 1; n=$((n + 1)); sleep 0.1; done'
     uring_attach bad xvda /disks/bad
-    domu_spawn good verify 'rounds=0
-        while [ ! -e /run/enough ]; do
-            fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --iodepth=8 --rw=randrw --bsrange=4k-32k \
-                --size=2m --rate_iops=300 --verify=crc32c --verify_fatal=1 --randseed=$rounds --minimal >/dev/null || exit 1
-            rounds=$((rounds + 1))
-        done
-        echo $rounds'
-}
-
-attack() {
-    domu_limit=200 domu_must bad "hostile --attack $1 --count $seeds" >/run/lab/outcomes
-    cat /run/lab/outcomes
-    expect_eq "attacks done" "$(grep -c "^$1 with seed" /run/lab/outcomes)" $seeds
+    hostile_witness
 }
 
 # A frontend cannot fill the log: 16 lines at once, then one in 10 s.
@@ -56,14 +42,6 @@ closed() {
     must await_value 15 "$(disk_back bad xvda)/state" 6
     expect_eq "threads" "$(threads_of "$(domu_id bad)")" 0
     expect_eq "grants of the domain" "$(grants_of "$(domu_id bad)")" "$(cat /run/lab/grants)"
-}
-
-good() {
-    local rounds
-    domu_must good 'touch /run/enough'
-    rounds=$(domu_join good verify 100) || fail "what was written is not what is read: $rounds"
-    echo "$rounds rounds"
-    [ "$rounds" -ge 3 ]
 }
 
 destroyed() {
@@ -85,6 +63,9 @@ destroyed() {
 
 check block-uring-hostile-start start
 for name in garbage ahead behind segments sectors grants indirect revoke events keys states; do
-    check "block-uring-hostile-$name" attack $name
+    check "block-uring-hostile-$name" hostile_attack $name
 done
-for part in log closed good destroyed; do check block-uring-hostile-$part $part; done
+check block-uring-hostile-log log
+check block-uring-hostile-closed closed
+check block-uring-hostile-good hostile_witness_ends 3
+check block-uring-hostile-destroyed destroyed

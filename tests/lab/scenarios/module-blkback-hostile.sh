@@ -9,8 +9,6 @@
 # reports: module-blkback-hostile-log module-blkback-hostile-closed module-blkback-hostile-good
 # reports: module-blkback-hostile-rings module-blkback-hostile-destroyed
 
-seeds=4
-
 # Blocks of memory that are there from the start: what a disk takes later would look like a leak.
 disk() {
     dd if=/dev/zero of="/disks/$1" bs=1M count="$2" status=none
@@ -36,21 +34,9 @@ start() {
     disk_offer bad xvda "$(disk bad 16)"
     # Once by the rules, so that what is there from then on is not counted.
     domu_must bad 'hostile --attack behind --count 1'
-    domu_spawn good verify 'rounds=0
-        while [ ! -e /run/enough ]; do
-            fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --iodepth=8 --rw=randrw --bsrange=4k-32k \
-                --size=2m --rate_iops=300 --verify=crc32c --verify_fatal=1 --randseed=$rounds --minimal >/dev/null || exit 1
-            rounds=$((rounds + 1))
-        done
-        echo $rounds'
+    hostile_witness
     log_lines >/run/lab/lines
     memory >/run/lab/memory
-}
-
-attack() {
-    domu_limit=200 domu_must bad "hostile --attack $1 --count $seeds" >/run/lab/outcomes
-    cat /run/lab/outcomes
-    expect_eq "attacks done" "$(grep -c "^$1 with seed" /run/lab/outcomes)" $seeds
 }
 
 # Reads the statistics of all disks, until told to stop.
@@ -60,7 +46,7 @@ read_statistics() {
         if cat /sys/bus/xen-backend/devices/vbd-*/statistics/* >/dev/null; then rounds=$((rounds + 1)); fi
     done
     echo "statistics were read $rounds times"
-    [ $rounds -ge 20 ]
+    [ $rounds -ge $((5 * seeds)) ]
 }
 
 # The queues whose statistics are read come and go meanwhile.
@@ -68,7 +54,7 @@ states() {
     : >/run/lab/reading
     trap 'rm -f /run/lab/reading' EXIT
     read_statistics &
-    attack states
+    hostile_attack states
     rm /run/lab/reading
     wait $!
 }
@@ -90,18 +76,10 @@ closed() {
     expect_eq "grants of the domain" "$(grants_of "$(domu_id bad)")" "$(cat /run/lab/grants)"
 }
 
-good() {
-    local rounds
-    domu_must good 'touch /run/enough'
-    rounds=$(domu_join good verify 100) || fail "what was written is not what is read: $rounds"
-    echo "$rounds rounds"
-    [ "$rounds" -ge 3 ]
-}
-
-# Rings that cannot be mapped, in all haste: each is a line of the bus, until they have to wait. A legal frontend is served
-# after that.
+# Rings that cannot be mapped, in all haste: each is a line of the bus and one of ours, until they have to wait. A legal
+# frontend is served after that.
 rings() {
-    local before more
+    local before more began=$SECONDS
     before=$(log_lines)
     domu_must bad 'cd / && for round in $(seq 60); do
         xenstore-write device/vbd/51712/ring-ref 99999 device/vbd/51712/event-channel 3 device/vbd/51712/protocol x86_64-abi
@@ -109,7 +87,7 @@ rings() {
     done'
     more=$(($(log_lines) - before))
     echo "$more lines"
-    [ "$more" -ge 4 ] && [ "$more" -le 24 ] || fail "60 rings made $more lines of the log"
+    [ "$more" -ge 4 ] && [ "$more" -le $((24 + (SECONDS - began) / 5)) ] || fail "60 rings made $more lines of the log"
     domu_must bad 'hostile --attack behind --count 1'
 }
 
@@ -125,7 +103,8 @@ destroyed() {
     ! ps | grep '[0-9]\.xvda-[0-9]' | grep -v "$(domu_id good)\.xvda-"
     before=$(cat /run/lab/memory) after=$(memory)
     echo "$before kB free before, $after after"
-    [ "$after" -ge $((before - 4096)) ] || fail "$before kB were free, then $after"
+    # The debug kernel keeps what was freed for a while, and looks for leaks itself.
+    [ -e /sys/kernel/debug/kmemleak ] || [ "$after" -ge $((before - 4096)) ] || fail "$before kB were free, then $after"
     domu_stop good
     must rmmod causeway_blkback
 }
@@ -134,11 +113,11 @@ no_device() { [ "$(ls -d /sys/bus/xen-backend/devices/vbd-* | wc -l)" = 1 ]; }
 
 check module-blkback-hostile-start start
 for name in garbage ahead behind segments sectors grants indirect revoke events keys; do
-    check "module-blkback-hostile-$name" attack $name
+    check "module-blkback-hostile-$name" hostile_attack $name
 done
 check module-blkback-hostile-states states
 check module-blkback-hostile-log log
 check module-blkback-hostile-closed closed
-check module-blkback-hostile-good good
+check module-blkback-hostile-good hostile_witness_ends 3
 check module-blkback-hostile-rings rings
 check module-blkback-hostile-destroyed destroyed

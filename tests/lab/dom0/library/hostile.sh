@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Attacks of tests/hostile on a backend: a domain `bad` plays them, while a domain `good` uses its own disk.
+
+# Seeds of each attack. Under the debug kernel each takes ten times as long.
+seeds=4
+[ ! -e /sys/kernel/debug/kmemleak ] || seeds=1
+
+# hostile_attack NAME: once with each seed. After each, `hostile` itself sees that a legal read is served.
+hostile_attack() {
+    domu_limit=200 domu_must bad "hostile --attack $1 --count $seeds" >/run/lab/outcomes
+    cat /run/lab/outcomes
+    expect_eq "attacks done" "$(grep -c "^$1 with seed" /run/lab/outcomes)" $seeds
+}
+
+# hostile_witness: the domain `good` verifies what it writes to /dev/xvda, until told to stop.
+hostile_witness() {
+    domu_spawn good verify 'rounds=0
+        while [ ! -e /run/enough ]; do
+            fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --iodepth=8 --rw=randrw --bsrange=4k-32k \
+                --size=2m --rate_iops=300 --verify=crc32c --verify_fatal=1 --randseed=$rounds --minimal >/dev/null || exit 1
+            rounds=$((rounds + 1))
+        done
+        echo $rounds'
+}
+
+# hostile_witness_ends ROUNDS: it has lost nothing, and came to that many rounds.
+hostile_witness_ends() {
+    local rounds
+    domu_must good 'touch /run/enough'
+    rounds=$(domu_join good verify 100) || fail "what was written is not what is read: $rounds"
+    echo "$rounds rounds"
+    [ "$rounds" -ge "$1" ] || fail "$rounds rounds"
+}
