@@ -178,7 +178,6 @@ impl Lab {
         let domu = out.join("domu.initrd");
         in_domu.extend([
             ("/init".into(), here.join("domu/init")),
-            ("/lab/agent".into(), here.join("domu/agent")),
             ("/modules".into(), modules.clone()),
         ]);
         in_domu.extend(programs.iter().cloned());

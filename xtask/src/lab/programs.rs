@@ -12,7 +12,7 @@ use super::root::Root;
 use crate::command;
 
 /// Their packages, each of which has a program of its name.
-const PROGRAMS: &[&str] = &["causeway", "hostile"];
+const PROGRAMS: &[&str] = &["causeway", "hostile", "remote"];
 
 /// Builds them, and copies them into the folder `out` without what only a debugger reads. Returns where they go in a
 /// machine, and where they are.

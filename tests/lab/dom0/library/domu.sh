@@ -38,16 +38,10 @@ domu_path() { echo "/local/domain/$(domu_id "$1")"; }
 # domu_run NAME COMMAND...: runs a command in the DomU's shell, prints its output and returns its exit code.
 # At most `domu_limit` seconds (60): then it returns 124, and the command goes on by itself.
 domu_run() {
-    local lab n code pieces i
-    lab=$(domu_path "$1")/data/lab || return
+    local id
+    id=$(domu_id "$1") || return
     shift
-    n=$(next_number)
-    xenstore-write "$lab/command/$n" "$(base64 -w 0 <<<"$*")"
-    await_value "${domu_limit:-60}" "$lab/done/$n" || return 124
-    read -r code pieces <<<"$(xenstore-read "$lab/done/$n")"
-    for ((i = 0; i < pieces; i++)); do xenstore-read "$lab/output/$n/$i"; done | base64 -d
-    xenstore-rm "$lab/command/$n" "$lab/done/$n" "$lab/output/$n" 2>/dev/null || true
-    return "$code"
+    remote run --seconds $((${domu_limit:-60} * LAB_PATIENCE)) "$id" "$*"
 }
 
 # domu_must NAME COMMAND...: fails the check, with the command's output, unless the command ends with 0 in the DomU.
@@ -59,17 +53,17 @@ domu_must() {
 
 # domu_spawn NAME TAG COMMAND...: starts a command in the DomU and returns at once.
 domu_spawn() {
-    local name=$1 tag=$2
+    local name=$1 end=/run/$2.end out=/run/$2.out
     shift 2
-    domu_must "$name" "rm -f /run/$tag.code; (bash -c $(printf %q "$*") >/run/$tag.out 2>&1; echo \$? >/run/$tag.code) &"
+    # Whoever opens the pipe to read it gets the code, then or later.
+    domu_must "$name" "rm -f $end; mkfifo $end; (bash -c $(printf %q "$*") >$out 2>&1; echo \$? >$end) &"
 }
 
 # domu_join NAME TAG [SECONDS]: waits for it, prints its output and returns its exit code; 124 if it is not done.
 domu_join() {
     local seconds=$((${3:-60} * LAB_PATIENCE))
-    domu_limit=$((${3:-60} + 10)) domu_run "$1" "n=0; while [ ! -s /run/$2.code ]; do
-        [ \$n -lt $((seconds * 10)) ] || exit 124; n=\$((n + 1)); sleep 0.1; done
-        cat /run/$2.out; exit \$(cat /run/$2.code)"
+    domu_limit=$((${3:-60} + 10)) domu_run "$1" \
+        "read -r -t $seconds code <>/run/$2.end || exit 124; cat /run/$2.out; exit \$code"
 }
 
 # domu_stop NAME: destroys it, and waits until it has gone.
@@ -83,11 +77,3 @@ domu_gone() { ! xl domid "$1"; }
 
 # domu_console NAME: what it has printed.
 domu_console() { cat "/var/log/xen/console/guest-$1.log"; }
-
-# A number that no command had.
-next_number() {
-    local n
-    n=$(($(cat /run/lab/number 2>/dev/null || echo 0) + 1))
-    echo $n >/run/lab/number
-    echo $n
-}
