@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
-use bench::lab::{compare, counts, profile};
+use bench::lab::{compare, counts, memory, profile};
 use bench::report::Report;
 use clap::Parser;
 
@@ -18,6 +18,9 @@ struct Options {
     /// What the names begin with.
     #[arg(long, default_value = "blk")]
     prefix: String,
+    /// What an idle disk costs in memory: the machines ran that load.
+    #[arg(long)]
+    memory: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -35,6 +38,13 @@ struct Options {
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let file = |number: usize, kind: &str| options.folder.join(format!("{number}.{kind}"));
+    if options.memory {
+        let texts = (0..).map(|number| fs::read_to_string(file(number, "runs")));
+        let texts: Vec<_> = texts.map_while(Result::ok).collect();
+        let mut report = Report::default();
+        report.extend(memory::compare(&options.prefix, &texts)?);
+        return report.print(options.json);
+    }
     let mut machines = Vec::new();
     while file(machines.len(), "runs").exists() {
         let number = machines.len();

@@ -8,4 +8,5 @@
 
 pub mod compare;
 pub mod counts;
+pub mod memory;
 pub mod profile;

@@ -54,8 +54,20 @@ pub struct Options {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Part {
-    /// blkfront and the block backends.
+    /// blkfront and the block backends: what a request costs.
     Block,
+    /// What an idle disk costs in memory, at either end: `--boots` machines, each with ours and stock.
+    Memory,
+}
+
+impl Part {
+    /// The scenario in `tests/lab/bench`.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::Memory => "memory",
+        }
+    }
 }
 
 /// What the load does; `cell` of `tests/lab/bench/block.sh` knows the details.
@@ -71,7 +83,6 @@ const LIMIT: u64 = 2400;
 ///
 /// When something cannot be built, or a machine does not come to its end.
 pub fn run(options: &Options) -> Result<()> {
-    let Part::Block = options.part;
     let lab = Lab::ensure()?;
     let out = command::workspace().join("target/lab/bench");
     let _ = fs::remove_dir_all(&out);
@@ -108,17 +119,17 @@ fn initrd(lab: &Lab, out: &Path, modules: Option<&Path>) -> Result<PathBuf> {
         "blkload",
     ]))?;
     let load = command::workspace().join("target/release/blkload");
-    let scenario = command::workspace().join("tests/lab/bench/block.sh");
     let mut domu: image::Overlay = vec![("/usr/bin/blkload".into(), load)];
     // For the disk that takes a profile's symbols.
     let driver = out.join("virtio_blk.ko");
     let packed = lab.kernel.file("kernel/drivers/block/virtio_blk.ko.xz");
     let unpack = "xz -dc \"$1\" >\"$2\"";
     command::run(&mut lab.root.script(unpack, &[&packed, &driver.display().to_string()]))?;
-    let mut dom0: image::Overlay = vec![
-        ("/lab/scenarios/bench-block.sh".into(), scenario),
-        ("/lab/virtio_blk.ko".into(), driver),
-    ];
+    let mut dom0: image::Overlay = vec![("/lab/virtio_blk.ko".into(), driver)];
+    for part in [Part::Block, Part::Memory].map(Part::name) {
+        let scenario = command::workspace().join(format!("tests/lab/bench/{part}.sh"));
+        dom0.push((format!("/lab/scenarios/bench-{part}.sh"), scenario));
+    }
     if let Some(modules) = modules {
         for entry in modules.read_dir().with_context(|| modules.display().to_string())? {
             let module = entry?.path();
@@ -210,7 +221,8 @@ impl Bench<'_> {
         let cells = CELLS.iter().filter(|cell| cell.starts_with(&self.options.only)).copied();
         let queues: Vec<_> = self.options.queues.iter().map(usize::to_string).collect();
         let mut words = format!(
-            "lab=bench-block lab_limit={LIMIT} bench_seed={} bench_backs={} bench_fronts={} bench_cells={} bench_queues={}",
+            "lab=bench-{} lab_limit={LIMIT} bench_seed={} bench_backs={} bench_fronts={} bench_cells={} bench_queues={}",
+            self.options.part.name(),
             number + 1,
             turned(&self.options.backs),
             turned(&self.options.fronts),
@@ -250,6 +262,9 @@ impl Bench<'_> {
                 command::run(&mut one)?;
             }
             return Ok(());
+        }
+        if let Part::Memory = self.options.part {
+            report.arg("--memory");
         }
         if self.options.json {
             report.arg("--json");
