@@ -92,10 +92,10 @@ pub(crate) fn forget(directory: &Path, absent: impl Fn(DeviceId) -> bool) -> io:
     Ok(())
 }
 
-/// Whose the journal of this name is.
+/// Whose the journal of this name is, or the beginning of one that was never whole.
 fn of(name: &OsStr) -> Option<DeviceId> {
     let (device, queue) = name.to_str()?.rsplit_once("-q")?;
-    queue.parse::<usize>().ok()?;
+    queue.strip_suffix(".new").unwrap_or(queue).parse::<usize>().ok()?;
     let device = device.replace('-', "/");
     let (id, below) = DeviceId::parse(&device)?;
     below.is_none().then_some(id)
@@ -313,12 +313,13 @@ mod tests {
         let there = DeviceId { kind: Kind::Vbd3, frontend: 5, device: 51712 };
         let gone = DeviceId { device: 51728, ..there };
         let other = dir.path().join("notes");
-        for file in [path(dir.path(), there, 1), path(dir.path(), gone, 0), other.clone()] {
+        let begun = path(dir.path(), gone, 1).with_extension("new");
+        for file in [path(dir.path(), there, 1), path(dir.path(), gone, 0), begun, other.clone()] {
             File::create(file).unwrap();
         }
         forget(dir.path(), |id| id != there).unwrap();
         assert!(path(dir.path(), there, 1).exists() && other.exists());
-        assert!(!path(dir.path(), gone, 0).exists());
+        assert_eq!(dir.path().read_dir().unwrap().count(), 2);
     }
 
     #[test]
