@@ -165,17 +165,18 @@ impl Run<'_> {
     /// Runs the machine until it ends, or its time is up; says which. Prints results as they come, and lists them.
     fn boot(&self, serial: &Path, report: &Path, shown: &mut Vec<String>) -> Result<String> {
         let Scenario { name, limit, dom0, .. } = self.scenario;
+        let checked = self.lab.kernel.debug.is_some();
+        let checks = if checked { CHECKS } else { 1 };
         // The machine's own limits are in its own time.
-        let checks = if self.lab.kernel.debug.is_some() { CHECKS } else { 1 };
         let patience = checks * if self.clock == Clock::Host { self.patience } else { 1 };
-        let memory = if checks > 1 { Memory::CHECKED } else { Memory::default() };
+        let memory = if checked { Memory::CHECKED } else { Memory::default() };
         let machine = Machine {
             hypervisor: self.lab.xen.clone(),
             kernel: self.lab.kernel.image(),
             initrd: self.initrd.to_path_buf(),
             turns: Turns::AtOnce,
             // With KASAN a PV domain does not boot.
-            dom0: if checks > 1 { Dom0::Pvh } else { *dom0 },
+            dom0: if checked { Dom0::Pvh } else { *dom0 },
             memory,
             words: format!(
                 "lab={name} lab_limit={limit} lab_patience={patience} lab_memory={}",
