@@ -137,6 +137,10 @@ impl Driver for Frontend {
         Next::Stay
     }
 
+    fn unbind<'bound>(device: &'bound Device<Core<'_>>, this: Pin<&Self::Data<'bound>>) {
+        this.disk.vbd().leave(device);
+    }
+
     fn resume<'bound>(device: &'bound Device<Core<'_>>, this: Pin<&Self::Data<'bound>>) -> Result {
         this.disk.vbd().resume(device);
         Ok(())

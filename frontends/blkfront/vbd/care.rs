@@ -10,11 +10,8 @@ use kernel::sync::Arc;
 use kernel::time::{delay::fsleep, Delta};
 use xen::work::{self, Worker};
 
-use super::{Vbd, RETRY, TRIM};
+use super::{Vbd, PATIENCE, RETRY, TRIM};
 use block::NoIo;
-
-/// How long a disk that is removed waits until its backend lets go of memory, in looks.
-const PATIENCE: u32 = 50;
 
 impl work::Work for Vbd {
     /// Sees to what happened in interrupts, and to what has to be done from time to time.

@@ -333,8 +333,10 @@ impl Control {
     }
 
     /// A step of the handshake did not succeed: the connection is closed. When the step may succeed another time, the
-    /// disk waits for the next connection, which this end asks for as soon as this one is closed.
-    pub(super) fn close_after(&mut self, vbd: &Vbd, failure: Failure) {
+    /// disk waits for the next connection, which this end asks for as soon as this one is closed. Returns how long it
+    /// should be waited before that: each time longer, a second in all.
+    pub(super) fn close_after(&mut self, vbd: &Vbd, failure: Failure) -> Delta {
+        let mut pause = Delta::ZERO;
         match failure {
             Failure::Kernel(error)
                 if self.disk.is_some()
@@ -342,6 +344,7 @@ impl Control {
                     && self.attempts < ATTEMPTS
                     && passes(error) =>
             {
+                pause = Delta::from_millis(1 << self.attempts);
                 self.attempts += 1;
                 vbd.device.error(error, format_args!("connecting to the backend; once more"));
                 self.suspend(vbd);
@@ -362,6 +365,7 @@ impl Control {
             Failure::Own(none) => match none {},
         }
         self.enter_closing();
+        pause
     }
 
     /// This end's state was written, and is `Closing`.

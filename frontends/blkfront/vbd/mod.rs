@@ -19,6 +19,7 @@ use kernel::device::Core;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 use kernel::sync::{new_mutex, Arc, Mutex};
+use kernel::time::{delay::fsleep, Delta};
 use ring_proto::xenbus::vbd::{DiskNumber, FrontendConfig};
 use ring_proto::xenbus::{self, keys, Frontend, FrontendWork, ReadDirectory, State};
 use xen::xenbus::Device;
@@ -34,6 +35,9 @@ const TRIM: u32 = 10_000;
 
 /// How often it is looked whether a backend has let go of pages, in milliseconds.
 const RETRY: u32 = 100;
+
+/// How long a disk that is removed waits until its backend lets go of memory, in looks.
+const PATIENCE: u32 = 50;
 
 /// See the module.
 #[pin_data]
@@ -115,7 +119,10 @@ impl Vbd {
                 }
             };
             if let Err(failure) = result {
-                control.close_after(self, failure);
+                let pause = control.close_after(self, failure);
+                drop(control);
+                fsleep(pause);
+                control = self.control.lock();
                 backend = device.otherend_state();
                 continue;
             }
@@ -147,6 +154,21 @@ impl Vbd {
             control.frontend = Frontend::found(State::Initialising);
         }
         self.follow(device, device.otherend_state());
+    }
+
+    /// The driver is unbound from a disk that its backend may be connected to. The backend is told, and for a while it is
+    /// waited for: what it has mapped when this end frees it, the kernel frees later, and only ten pages a second.
+    pub(crate) fn leave(&self, device: &Device<Core<'_>>) {
+        self.control.lock().retire();
+        if self.device.switch_state(State::Closed).is_err() {
+            return;
+        }
+        for _ in 0..PATIENCE {
+            if !matches!(device.otherend_state(), State::Connected | State::Closing) {
+                return;
+            }
+            fsleep(Delta::from_millis(RETRY.into()));
+        }
     }
 
     /// The device goes away. Whatever was not answered fails, and nobody is asked for work any more.

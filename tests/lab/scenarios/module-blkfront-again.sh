@@ -4,7 +4,7 @@
 # It comes back with other limits while an administrator changes what waits for all requests. In the end one keeps memory
 # of a disk that is gone: that disk stays, and its numbers with it.
 #
-# limit: 200
+# limit: 300
 # reports: module-blkfront-again-start module-blkfront-again-anew module-blkfront-again-unloaded
 # reports: module-blkfront-again-kept module-blkfront-again-end
 # tolerates: WARNING: g.e.

@@ -6,7 +6,7 @@
 # frontend is unbound from a disk in use and bound again, and a disk in use is taken away: its programs see errors, not a
 # hang.
 #
-# limit: 240
+# limit: 300
 # reports: module-blkfront-restart-start module-blkfront-restart-persistent module-blkfront-restart-direct
 # reports: module-blkfront-restart-unloaded module-blkfront-restart-killed module-blkfront-restart-saved
 # reports: module-blkfront-restart-scarce
@@ -19,10 +19,11 @@ back=/sys/bus/xen-backend/drivers/causeway-vbd
 start() {
     must insmod /modules/causeway-blkback.ko
     domu_start d1 memory=192 max_grant_frames=4 $ours
-    # A disk that takes its time, so that there is always something unanswered.
+    # Disks that take their time, so that there is always something unanswered.
     must modprobe dm-delay
-    must dmsetup create one --noudevsync --noudevrules --table "0 $((64 << 11)) delay $(disk_make one 64) 0 20"
-    truncate -s 64M /disks/two
+    for name in one two; do
+        must dmsetup create $name --noudevsync --noudevrules --table "0 $((64 << 11)) delay $(disk_make $name 64) 0 20"
+    done
     disk_attach d1 xvda /dev/dm-0
 }
 
@@ -111,22 +112,22 @@ unloaded() {
 killed() {
     # The backend's part of the story.
     trap 'tail -n 20 /run/uring.log' EXIT
-    uring_start
-    uring_attach d1 xvdb /disks/two
+    uring_start --persistent 0
+    uring_attach d1 xvdb /dev/dm-1
     domu_must d1 'for i in $(seq 50); do [ -b /dev/xvdb ] && exit 0; sleep 0.2; done; exit 1'
-    writes_begin xvdb --loops=24
-    sleep 0.5
+    writes_begin xvdb --loops=12
+    in_flight xvdb w
     uring_end KILL
     in_flight xvdb r+w
     # It goes on with the rings by its own means.
-    uring_start
+    uring_start --persistent 0
     sleep 0.3
     expect_eq "what was asked for anew" "$(domu_run d1 "cat $(disk_node xvdb)/statistics/anew")" 0
     uring_end KILL
     in_flight xvdb r+w
     # The next one knows nothing of this connection, and closes it.
     rm -r /run/uring
-    uring_start
+    uring_start --persistent 0
     anew xvdb 8
     connected xvdb
     writes_end xvdb
