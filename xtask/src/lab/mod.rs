@@ -18,6 +18,7 @@ mod root;
 mod run;
 mod scenario;
 mod shell;
+mod snapshot;
 mod stamp;
 mod versions;
 

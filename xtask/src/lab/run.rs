@@ -5,7 +5,7 @@
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use super::{
     Lab,
     machine::{Clock, Dom0, Machine, Memory, Turns},
     scenario::Scenario,
+    snapshot::{self, Snapshot, Teller},
 };
 use crate::command;
 
@@ -77,10 +78,21 @@ pub fn run(options: &Options) -> Result<bool> {
     if patience > 1 {
         println!("this machine is busy: time limits are {patience} times as long");
     }
+    // From where on all but the first go.
+    let ready = OnceLock::new();
+    let some_go_on = options.clock == Clock::Instructions
+        && lab.kernel.debug.is_none()
+        && scenarios.iter().filter(|scenario| scenario.dom0 == Dom0::Pv).count() > 2;
     let queue = Mutex::new(scenarios.iter());
     let count = Mutex::new((0, 0));
     thread::scope(|scope| {
-        let work = || {
+        let work = |number: usize| {
+            if some_go_on && number == 0 {
+                match take_snapshot(&lab, &initrd, &out) {
+                    Ok(snapshot) => drop(ready.set(snapshot)),
+                    Err(why) => println!("each machine boots, as there is no snapshot: {why:#}"),
+                }
+            }
             while let Some(scenario) = queue.lock().ok().and_then(|mut queue| queue.next()) {
                 let run = Run {
                     lab: &lab,
@@ -89,6 +101,7 @@ pub fn run(options: &Options) -> Result<bool> {
                     out: &out,
                     clock: options.clock,
                     patience,
+                    ready: ready.get().filter(|_| scenario.dom0 == Dom0::Pv),
                 };
                 let results = run.judge(options.keep_logs);
                 let mut count = count.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -97,13 +110,31 @@ pub fn run(options: &Options) -> Result<bool> {
                 }
             }
         };
-        for _ in 0..options.jobs.clamp(1, scenarios.len()) {
-            scope.spawn(work);
+        for number in 0..options.jobs.clamp(1, scenarios.len()) {
+            scope.spawn(move || work(number));
         }
     });
     let (passed, failed) = *count.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     println!("{passed} passed, {failed} failed");
     Ok(failed == 0 && passed > 0)
+}
+
+/// A machine as most scenarios have it.
+fn machine(lab: &Lab, initrd: &Path, words: String) -> Machine {
+    Machine {
+        hypervisor: lab.xen.clone(),
+        kernel: lab.kernel.image(),
+        initrd: initrd.to_path_buf(),
+        turns: Turns::AtOnce,
+        dom0: Dom0::Pv,
+        memory: Memory::default(),
+        words,
+    }
+}
+
+fn take_snapshot(lab: &Lab, initrd: &Path, out: &Path) -> Result<Snapshot> {
+    let machine = machine(lab, initrd, snapshot::WORDS.into());
+    Snapshot::take(&machine, Clock::Instructions.arguments(), &lab.root, out)
 }
 
 /// How many times longer than on an idle machine all may take: others may be using its processors.
@@ -122,6 +153,8 @@ struct Run<'a> {
     out: &'a Path,
     clock: Clock,
     patience: u64,
+    /// Where it goes on from, in place of a boot.
+    ready: Option<&'a Snapshot>,
 }
 
 impl Run<'_> {
@@ -170,24 +203,25 @@ impl Run<'_> {
         // The machine's own limits are in its own time.
         let patience = checks * if self.clock == Clock::Host { self.patience } else { 1 };
         let memory = if checked { Memory::CHECKED } else { Memory::default() };
+        let words = format!(
+            "lab={name} lab_limit={limit} lab_patience={patience} lab_memory={}",
+            memory.domu
+        );
+        let mut teller = self.ready.map(|_| Teller::new(words.clone(), serial));
+        let words = if self.ready.is_some() { snapshot::WORDS.into() } else { words };
         let machine = Machine {
-            hypervisor: self.lab.xen.clone(),
-            kernel: self.lab.kernel.image(),
-            initrd: self.initrd.to_path_buf(),
-            turns: Turns::AtOnce,
             // With KASAN a PV domain does not boot.
             dom0: if checked { Dom0::Pvh } else { *dom0 },
             memory,
-            words: format!(
-                "lab={name} lab_limit={limit} lab_patience={patience} lab_memory={}",
-                memory.domu
-            ),
+            ..machine(self.lab, self.initrd, words)
         };
         File::create(report)?;
         let mut qemu = machine.command(&self.lab.root, report);
         qemu.args(self.clock.arguments());
+        qemu.args(self.ready.map(Snapshot::arguments).into_iter().flatten());
         let log = File::create(serial)?;
-        qemu.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let stdin = if self.ready.is_some() { Stdio::piped() } else { Stdio::null() };
+        qemu.stdin(stdin).stdout(log.try_clone()?).stderr(log);
         let mut qemu = Killed(qemu.spawn()?);
         let slower = if self.clock == Clock::Host { 1 } else { 4 };
         let limit = (limit + AROUND) * self.patience * slower * checks;
@@ -200,6 +234,9 @@ impl Run<'_> {
             }
             if let Some(status) = qemu.0.try_wait()? {
                 return Ok(status.to_string());
+            }
+            if let (Some(teller), Some(stdin)) = (&mut teller, &mut qemu.0.stdin) {
+                teller.tell(stdin)?;
             }
             if Instant::now() > end {
                 return Ok(format!("killed after {limit} s"));
@@ -217,7 +254,7 @@ fn results(report: &str) -> impl Iterator<Item = &str> {
 }
 
 /// A process that does not outlive its value.
-struct Killed(Child);
+pub(super) struct Killed(pub(super) Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
