@@ -416,7 +416,8 @@ impl Device {
         // What an earlier connection had open is not to be in this one's way.
         self.serving = None;
         let image = Image::open(Path::new(path), OpenOptions { read_only, buffered, sector_size })?;
-        if let Some(reason) = image.fallback() {
+        // Each connection opens it anew.
+        if let Some(reason) = image.fallback().filter(|_| self.lines.frontend.take()) {
             log::warn!("{}: image {path}: no direct I/O: {reason}", self.name);
         }
         let discard = image.discard().filter(|_| config.discard);
