@@ -3,7 +3,7 @@
 //! The emulated machine on which the hypervisor boots.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 
 use clap::ValueEnum;
 
@@ -144,5 +144,15 @@ impl Machine {
         let words = &self.words;
         qemu.arg("-initrd").arg(format!("{kernel} {LINUX} {words},{initrd}"));
         qemu
+    }
+}
+
+/// A process that does not outlive its value.
+pub struct Killed(pub Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

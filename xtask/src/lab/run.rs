@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use clap::Args;
 
 use super::{
     Lab,
-    machine::{Clock, Dom0, Machine, Memory, Turns},
+    machine::{Clock, Dom0, Killed, Machine, Memory, Turns},
     scenario::Scenario,
     snapshot::{self, Snapshot, Teller},
 };
@@ -251,14 +251,4 @@ fn results(report: &str) -> impl Iterator<Item = &str> {
     let first = report.split("\n== ").next().unwrap_or_default();
     let lines = first.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
     lines.map(str::trim_end).filter(|line| line.starts_with("PASS ") || line.starts_with("FAIL "))
-}
-
-/// A process that does not outlive its value.
-pub(super) struct Killed(pub(super) Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -12,9 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::machine::Machine;
+use super::machine::{Killed, Machine};
 use super::root::Root;
-use super::run::Killed;
 
 /// What Dom0 is told on its command line.
 pub const WORDS: &str = "lab=await";
