@@ -393,7 +393,7 @@ impl Device {
         self.open(context, offered)?;
         let Some(serving) = &self.serving else { return Ok(()) };
         let mut own = context.store.device(&self.path);
-        offered.write(&mut own)?;
+        serving.offered.write(&mut own)?;
         serving.geometry.write(&mut own)?;
         let direct = u8::from(serving.disk.image.direct().is_some());
         xenbus::WriteDirectory::write(&mut own, "direct-io", format_args!("{direct}"))?;
@@ -401,7 +401,7 @@ impl Device {
         Ok(())
     }
 
-    /// Opens the image, to offer so much of it.
+    /// Opens the image, to offer no more than this of it.
     fn open(&mut self, context: &Context, offered: BackendFeatures) -> Result<(), DeviceError> {
         let buffered = context.options.buffered;
         let mut own = context.store.device(&self.path);
@@ -420,6 +420,8 @@ impl Device {
         if let Some(reason) = image.fallback().filter(|_| self.lines.frontend.take()) {
             log::warn!("{}: image {path}: no direct I/O: {reason}", self.name);
         }
+        let may_map = image.direct().is_none() || context.client.direct_io_on_mappings();
+        let offered = BackendFeatures { persistent: offered.persistent && may_map, ..offered };
         let discard = image.discard().filter(|_| config.discard);
         let geometry = Geometry {
             sectors: image.sectors()?,

@@ -82,6 +82,14 @@ pub trait Client: Send + Sync {
         false
     }
 
+    /// Whether pages of others that are mapped may be given to a device, as direct I/O does.
+    ///
+    /// Not in a PV domain. When a process is killed there while a device has such a page, Linux' gntdev unmaps it too
+    /// late, finds the page table gone, and the page counts as mapped until its owner has gone.
+    fn direct_io_on_mappings(&self) -> bool {
+        true
+    }
+
     /// Opens a connection to xenstore with this domain's identity.
     ///
     /// # Errors

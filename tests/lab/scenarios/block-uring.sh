@@ -144,14 +144,14 @@ restarted() {
 # Linux cannot unmap them in a PV Dom0 once their process was killed, and says so for each (docs/src/dom0-service.md).
 killed() {
     uring_end TERM
-    uring_start --persistent 0
+    uring_start
     domu_spawn d1 load "$(load 32m)"
     local under_way='/51728 queue .: goes on, with [1-9]' round
     for round in 1 2 3; do
         sleep 0.4
         : >/run/uring.log
         uring_end KILL
-        uring_start --persistent 0
+        uring_start
         within 10 grep "$under_way" /run/uring.log
         grep "$under_way" /run/uring.log
     done

@@ -112,7 +112,7 @@ unloaded() {
 killed() {
     # The backend's part of the story.
     trap 'tail -n 20 /run/uring.log' EXIT
-    uring_start --persistent 0
+    uring_start
     uring_attach d1 xvdb /dev/dm-1
     domu_must d1 'for i in $(seq 50); do [ -b /dev/xvdb ] && exit 0; sleep 0.2; done; exit 1'
     writes_begin xvdb --loops=12
@@ -120,14 +120,14 @@ killed() {
     uring_end KILL
     in_flight xvdb r+w
     # It goes on with the rings by its own means.
-    uring_start --persistent 0
+    uring_start
     sleep 0.3
     expect_eq "what was asked for anew" "$(domu_run d1 "cat $(disk_node xvdb)/statistics/anew")" 0
     uring_end KILL
     in_flight xvdb r+w
     # The next one knows nothing of this connection, and closes it.
     rm -r /run/uring
-    uring_start --persistent 0
+    uring_start
     anew xvdb 8
     connected xvdb
     writes_end xvdb

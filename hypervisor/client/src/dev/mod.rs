@@ -85,6 +85,11 @@ impl Client for DeviceClient {
         has_backend(Path::new("/sys/bus/xen-backend"), kind)
     }
 
+    fn direct_io_on_mappings(&self) -> bool {
+        let guest_type = std::fs::read_to_string("/sys/hypervisor/guest_type");
+        guest_type.map_or(true, |guest_type| guest_type.trim() != "PV")
+    }
+
     fn store(&self) -> Result<Store, Error> {
         Store::connect(self.directory.join("xenbus"))
     }
