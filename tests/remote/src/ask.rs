@@ -65,12 +65,12 @@ pub fn wait(
     // The first event comes at once.
     while store.next_event(Some(end.saturating_duration_since(Instant::now())))?.is_some() {
         found = store.try_read(path)?;
-        if let Some(found) = &found {
-            if value.is_none_or(|value| value.as_bytes() == found) {
-                store.unwatch(path, path)?;
-                return Ok(Ok(found.clone()));
-            }
+        let wanted = |found: &Vec<u8>| value.is_none_or(|value| value.as_bytes() == found);
+        if let Some(found) = found.take_if(|found| wanted(found)) {
+            store.unwatch(path, path)?;
+            return Ok(Ok(found));
         }
     }
+    store.unwatch(path, path)?;
     Ok(Err(found))
 }

@@ -76,6 +76,7 @@ fn values_are_awaited() {
     let wait = |value| ask::wait(&lab.store, "/x", value, Duration::from_millis(100)).unwrap();
     assert_eq!(wait(None), Ok(b"1".to_vec()));
     assert_eq!(wait(Some("2")), Err(Some(b"1".to_vec())));
+    assert_eq!(wait(Some("1")), Ok(b"1".to_vec()), "once more, after it was in vain");
     assert_eq!(ask::wait(&lab.store, "/y", None, Duration::from_millis(100)).unwrap(), Err(None));
     let socket = lab.dir.path().join("xenstored.sock");
     let waiting = std::thread::spawn(move || {

@@ -87,7 +87,7 @@ impl Client for DeviceClient {
 
     fn direct_io_on_mappings(&self) -> bool {
         let guest_type = std::fs::read_to_string("/sys/hypervisor/guest_type");
-        guest_type.map_or(true, |guest_type| guest_type.trim() != "PV")
+        guest_type.is_ok_and(|guest_type| guest_type.trim() != "PV")
     }
 
     fn store(&self) -> Result<Store, Error> {
