@@ -143,8 +143,11 @@ unbound() {
     domu_must d1 'echo vbd-51712 >/sys/bus/xen/drivers/vbd/unbind'
     must await_value 15 "$(disk_back d1 xvda)/state" 6
     domu_join d1 writes 30 || true
-    # Linux's frontend does not say by itself that it begins anew; told so, its bus probes it.
-    domu_must d1 'xenstore-write device/vbd/51712/state 1'
+    # Linux's frontend does not say by itself that it begins anew. Were it told so with its module loaded, its bus would
+    # probe it at once, and a backend that it finds still Closed is one that it closes for.
+    domu_must d1 'rmmod xen_blkfront && xenstore-write device/vbd/51712/state 1'
+    must await_value 15 "$(disk_back d1 xvda)/state" 2
+    domu_must d1 'modprobe xen-blkfront'
     must await_value 15 "$(disk_front d1 xvda)/state" 4
     domu_must d1 'dd if=/dev/xvda of=/dev/null bs=4k count=10 iflag=direct status=none'
 }
