@@ -7,6 +7,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use anyhow::{Context, Result, ensure};
 
@@ -40,21 +42,45 @@ pub fn run(seconds_per_target: u64, only: Option<&str>) -> Result<()> {
     build.args(["build", "--release", "--quiet", "--target", host]).arg("--manifest-path");
     command::run(build.arg(fuzz.join("Cargo.toml")).arg("--target-dir").arg(fuzz.join("target")))?;
 
-    for target in chosen {
-        let corpus = fuzz.join("corpus").join(target);
-        let artifacts = fuzz.join("artifacts").join(target);
-        for folder in [&corpus, &artifacts] {
-            std::fs::create_dir_all(folder)
-                .with_context(|| format!("cannot create {}", folder.display()))?;
+    // As many at a time as there are processors: each runs on one.
+    let queue = Mutex::new(chosen.into_iter());
+    let failures = Mutex::new(Vec::new());
+    let next = || locked(&queue).next();
+    let work = || {
+        while let Some(target) = next() {
+            match run_one(&fuzz, host, target, seconds_per_target) {
+                Ok(()) => println!("{target}: nothing found in {seconds_per_target} s"),
+                Err(why) => locked(&failures).push(format!("{target}: {why:#}")),
+            }
         }
-        let mut fuzzer = Command::new(program(&fuzz, host, target));
-        fuzzer.arg(format!("-max_total_time={seconds_per_target}"));
-        fuzzer.arg(format!("-artifact_prefix={}/", artifacts.display()));
-        fuzzer.args(["-max_len=2048", "-timeout=10", "-verbosity=0"]).arg(corpus);
-        command::run(&mut fuzzer).with_context(|| format!("fuzz target {target} failed"))?;
-        println!("{target}: nothing found in {seconds_per_target} s");
-    }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let failures = locked(&failures);
+    ensure!(failures.is_empty(), "fuzz targets failed: {}", failures.join("; "));
     Ok(())
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs a target that is built.
+fn run_one(fuzz: &Path, host: &str, target: &str, seconds: u64) -> Result<()> {
+    let corpus = fuzz.join("corpus").join(target);
+    let artifacts = fuzz.join("artifacts").join(target);
+    for folder in [&corpus, &artifacts] {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    let mut fuzzer = Command::new(program(fuzz, host, target));
+    fuzzer.arg(format!("-max_total_time={seconds}"));
+    fuzzer.arg(format!("-artifact_prefix={}/", artifacts.display()));
+    fuzzer.args(["-max_len=2048", "-timeout=10", "-verbosity=0"]).arg(corpus);
+    command::run(&mut fuzzer)
 }
 
 /// Names of all targets: their files.
