@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# The backend in user space serves disks of a stock blkfront in a DomU of two processors: files and block devices, by
-# xl's own commands, beside the kernel's backend, and over its own end and that of its guest.
+# The backend in user space serves disks of a stock blkfront: files and block devices, by xl's own commands, beside the
+# kernel's backend, over its own end and that of its guest, and by two queues to a DomU of two processors.
 #
 # limit: 240
 # reports: block-uring-attach block-uring-beside block-uring-filesystem block-uring-verify block-uring-steady
 # reports: block-uring-discard block-uring-resize block-uring-device block-uring-again block-uring-restarted
-# reports: block-uring-killed block-uring-destroyed block-uring-end
+# reports: block-uring-killed block-uring-destroyed block-uring-queues block-uring-end
 
 mib=$((1 << 20))
 
@@ -13,14 +13,14 @@ attach() {
     must modprobe xen-blkback
     truncate -s 96M /disks/one
     uring_start
-    domu_start d1 vcpus=2 memory=384 extra=xen_blkfront.max_ring_page_order=2 xen-blkfront
-    grants_of 0 >/run/lab/grants
+    domu_start d1
+    domu_must d1 'modprobe xen-blkfront max_ring_page_order=2'
+    grants_of "$(domu_id d1)" >/run/lab/grants
     uring_attach d1 xvda /disks/one
     front=$(disk_front d1 xvda)
     must await_value 20 "$front/state" 4
     domu_must d1 'n=0; until [ -b /dev/xvda ]; do [ $n -lt 100 ] || exit 1; n=$((n + 1)); sleep 0.1; done'
     must grep -q "/backend/vbd3/" <<<"$(xenstore-read "$front/backend")"
-    expect_eq "the number of queues" "$(xenstore-read "$front/multi-queue-num-queues")" 2
     expect_eq "the ring's order" "$(xenstore-read "$front/ring-page-order")" 2
     expect_eq "feature-persistent" "$(xenstore-read "$front/feature-persistent")" 1
     expect_eq "the number of segments" "$(domu_run d1 'cat /sys/block/xvda/queue/max_segments')" 32
@@ -108,7 +108,7 @@ again() {
     domu_must d1 'head -c 1m /dev/urandom >/run/copy && dd if=/run/copy of=/dev/xvda bs=64k seek=512 oflag=direct status=none'
     disk_detach d1 xvda
     domu_must d1 '[ ! -b /dev/xvda ]'
-    expect_eq "the number of grants mapped" "$(grants_of 0)" "$(cat /run/lab/grants)"
+    expect_eq "the number of grants mapped" "$(grants_of "$(domu_id d1)")" "$(cat /run/lab/grants)"
     uring_attach d1 xvda /disks/one
     must await_value 20 "$(disk_front d1 xvda)/state" 4
     domu_must d1 'dd if=/dev/xvda bs=64k skip=512 count=16 iflag=direct status=none | cmp - /run/copy'
@@ -163,18 +163,39 @@ killed() {
 # The guest dies in the middle of writes: nothing of it stays mapped, and the backend is as before.
 destroyed() {
     domu_spawn d1 load "$(load 0) --time_based --runtime=100"
-    sleep 1
+    sleep 0.3
     uring_end TERM
     uring_start
-    sleep 0.5
-    [ "$(grants_of 0)" -gt "$(cat /run/lab/grants)" ] || fail "no grant is mapped"
+    sleep 0.3
+    local id
+    id=$(domu_id d1)
+    [ "$(grants_of "$id")" -gt "$(cat /run/lab/grants)" ] || fail "no grant is mapped"
     domu_stop d1
     within 20 nothing_mapped
-    expect_eq "the number of grants mapped" "$(grants_of 0)" 0
+    expect_eq "the number of grants mapped" "$(grants_of "$id")" 0
     expect_eq "the number of journals" "$(ls /run/uring | wc -l)" 0
 }
 
 nothing_mapped() { ! grep -q /dev/xen/gntdev "/proc/$(cat /run/uring.pid)/maps"; }
+
+# Two processors write each by a queue of its own.
+queues() {
+    domu_start d2 vcpus=2 xen-blkfront
+    uring_attach d2 xvda /disks/one
+    must await_value 20 "$(disk_front d2 xvda)/state" 4
+    expect_eq "the number of queues" "$(xenstore-read "$(disk_front d2 xvda)/multi-queue-num-queues")" 2
+    domu_must d2 'n=0; until [ -b /dev/xvda ]; do [ $n -lt 100 ] || exit 1; n=$((n + 1)); sleep 0.1; done
+        head -c 2m /dev/urandom >/run/copy
+        for cpu in 0 1; do
+            at=$((cpu * 64))
+            taskset -c $cpu dd if=/run/copy of=/dev/xvda bs=16k skip=$at seek=$at count=64 oflag=direct status=none &
+        done
+        wait; dd if=/dev/xvda bs=128k count=16 iflag=direct status=none | cmp - /run/copy'
+    local writes
+    mapfile -t writes < <(causeway stats --json --socket /run/uring.sock | grep -o '"writes": *[0-9]*' | grep -o '[0-9]*$')
+    expect_eq "the writes of each queue" "${writes[*]}" "64 64"
+    domu_stop d2
+}
 
 end() {
     cat /run/uring.log
@@ -184,6 +205,6 @@ end() {
     must_fail grep ERROR /run/uring.log
 }
 
-for part in attach beside filesystem verify steady discard resize device again restarted killed destroyed end; do
+for part in attach beside filesystem verify steady discard resize device again restarted killed destroyed queues end; do
     check block-uring-$part $part
 done

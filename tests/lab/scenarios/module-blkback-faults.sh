@@ -60,7 +60,7 @@ served() {
 # What was taken is finished and answered, what was not stays in the ring, and the next module goes on with it: nothing
 # is lost, and the frontend need not know.
 unload() {
-    domu_spawn d1 verify "fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --iodepth=32 --rw=randwrite --bs=4k --size=4m --verify=crc32c --loops=12"
+    domu_spawn d1 verify "fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --iodepth=32 --rw=randwrite --bs=4k --size=4m --verify=crc32c --loops=7"
     for _ in 1 2 3; do
         within 20 served 200
         for device in $(devices); do echo "${device##*/}" >/sys/bus/xen-backend/drivers/causeway-vbd/unbind; done

@@ -5,7 +5,7 @@
 # reports: module-blkback-attach module-blkback-verify module-blkback-flush module-blkback-discard
 # reports: module-blkback-statistics module-blkback-resize module-blkback-limits module-blkback-reattach
 # reports: module-blkback-read-only module-blkback-4kn module-blkback-indirect module-blkback-ring-order
-# reports: module-blkback-queues module-blkback-not-persistent module-blkback-block-list module-blkback-end
+# reports: module-blkback-not-persistent module-blkback-queues module-blkback-block-list module-blkback-end
 
 parameter() { echo "$2" >"/sys/module/causeway_blkback/parameters/$1"; }
 
@@ -35,7 +35,7 @@ attach() {
 }
 
 verify() {
-    pattern --rw=write --bs=128k --iodepth=8 --size=16m
+    pattern --rw=write --bs=128k --iodepth=8 --size=8m
     pattern --rw=randwrite --bs=4k --iodepth=1 --size=1m
     pattern --rw=randwrite --bsrange=512-64k --blockalign=512 --iodepth=32 --size=4m
     pattern --rw=randrw --bs=4k --iodepth=16 --numjobs=2 --size=2m --offset_increment=16m
@@ -90,11 +90,19 @@ limited() {
 # The burst is a tenth of a second's.
 limits() {
     before=$(statistic throttled)
+    # A frontend that tells its state again and again gains nothing by it.
+    domu_spawn d1 state 'for i in $(seq 10); do xenstore-write device/vbd/51712/state 4; sleep 0.2; done'
     took=$(limited iops-limit 100)
     [ "$took" -ge 2700 ] || fail "300 reads at 100 a second took $took ms"
     took=$(limited bandwidth-limit 409600)
     [ "$took" -ge 2700 ] || fail "300 reads of 4 KiB at 400 KiB a second took $took ms"
     [ $(($(statistic throttled) - before)) -ge 400 ] || fail "$(statistic throttled) waits after $before"
+    # A limit that is taken away holds nobody up any more.
+    xenstore-write "$(disk_back d1 xvda)/iops-limit" 1
+    domu_spawn d1 slow 'dd if=/dev/xvda of=/dev/null bs=4k count=40 iflag=direct status=none'
+    sleep 0.5
+    xenstore-rm "$(disk_back d1 xvda)/iops-limit"
+    domu_join d1 slow 10
 }
 
 reattach() {
@@ -133,42 +141,39 @@ four_k() {
     with_disk
 }
 
-# frontend CPUS OPTIONS...: the same disk for a frontend with other parameters. Linux's does not let go of its module once a disk
-# was taken from it, so it is one of another domain.
+# frontend VCPUS PARAMETERS...: the same disk for a frontend with other parameters. Linux's does not let go of its module
+# once a disk was taken from it, so it is one of another domain.
 frontend() {
     domu_stop d1
-    domu_start d1 vcpus="$1"
+    if [ "$1" = 1 ]; then domu_start d1; else domu_start d1 vcpus="$1"; fi
     shift
     domu_must d1 "modprobe xen-blkfront $*"
     disk_attach d1 xvda "$(losetup -j /disks/one | cut -d: -f1)"
     connected
 }
 
+# The most segments and the largest ring. There is an indirect request only for more than 11 segments.
 indirect() {
-    frontend 1 max_indirect_segments=256
+    frontend 1 max_indirect_segments=256 max_ring_page_order=4
+    expect_eq "segments" "$(domu_run d1 'cat /sys/block/xvda/queue/max_segments')" 256
     pattern --rw=write --bs=1m --iodepth=4 --size=8m
-    pattern --rw=randwrite --bsrange=4k-1m --blockalign=4k --iodepth=8 --size=16m
-    frontend 1 max_indirect_segments=11
-    pattern --rw=write --bs=128k --iodepth=4 --size=4m
+    pattern --rw=randwrite --bsrange=4k-1m --blockalign=4k --iodepth=8 --size=8m
 }
 
-# The largest; another one with two queues.
 ring_order() {
-    frontend 1 max_ring_page_order=4
     expect_eq "ring-page-order" "$(xenstore-read "$(disk_front d1 xvda)/ring-page-order")" 4
-    pattern --rw=randwrite --bs=4k --iodepth=256 --size=8m
+    pattern --rw=randwrite --bs=4k --iodepth=256 --size=4m
 }
 
+# With rings of four pages, and no indirect request.
 queues() {
     parameter max_queues 4
-    frontend 2
+    frontend 2 max_ring_page_order=2 max_indirect_segments=11
     expect_eq "multi-queue-max-queues" "$(xenstore-read "$(disk_back d1 xvda)/multi-queue-max-queues")" 4
     expect_eq "multi-queue-num-queues" "$(xenstore-read "$(disk_front d1 xvda)/multi-queue-num-queues")" 2
-    ps | grep -q '[.]xvda-1'
-    pattern --rw=randwrite --bs=4k --iodepth=32 --numjobs=2 --size=1m --offset_increment=16m
-    frontend 2 max_ring_page_order=2
     expect_eq "ring-page-order" "$(xenstore-read "$(disk_front d1 xvda)/ring-page-order")" 2
-    pattern --rw=randwrite --bs=4k --iodepth=64 --numjobs=2 --size=1m --offset_increment=16m
+    ps | grep -q '[.]xvda-1'
+    pattern --rw=randwrite --bsrange=4k-128k --blockalign=4k --iodepth=64 --numjobs=2 --size=1m --offset_increment=16m
 }
 
 # Prints the most pages that were mapped for one request each, at a time.
@@ -198,7 +203,7 @@ bounded() {
 
 not_persistent() {
     parameter feature_persistent N
-    frontend 1 max_indirect_segments=256
+    with_disk
     expect_eq "feature-persistent" "$(xenstore-read "$(disk_back d1 xvda)/feature-persistent")" 0
     pattern --rw=randwrite --bs=4k --iodepth=32 --size=4m
     bounded
@@ -237,7 +242,7 @@ check module-blkback-read-only read_only
 check module-blkback-4kn four_k
 check module-blkback-indirect indirect
 check module-blkback-ring-order ring_order
-check module-blkback-queues queues
 check module-blkback-not-persistent not_persistent
+check module-blkback-queues queues
 check module-blkback-block-list block_list
 check module-blkback-end end

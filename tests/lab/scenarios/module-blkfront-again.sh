@@ -23,8 +23,8 @@ anew() {
         fio --name=m --filename=$disk --direct=1 --ioengine=libaio --rw=randrw --bsrange=4k-16k --iodepth=16 \
             --offset=1m --size=24m --time_based --runtime=2 --allow_file_create=0 >/dev/null; done; sleep 0.05; done; exit 0'
     domu_spawn d1 limits 'while [ ! -e /run/enough ]; do for queue in /sys/block/xvd[b-e]/queue; do [ -d $queue ] || continue
-        echo 32 >$queue/max_sectors_kb; echo 40 >$queue/max_sectors_kb; cat $queue/max_segments; done; sleep 0.01; done; exit 0'
-    must hostile --frontend "$(domu_id d1)" --device 51728 --count 6 --attack again
+        echo 32 >$queue/max_sectors_kb; echo 40 >$queue/max_sectors_kb; cat $queue/max_segments; done; sleep 0.05; done; exit 0'
+    must hostile --frontend "$(domu_id d1)" --device 51728 --count 4 --attack again
     domu_must d1 ': >/run/enough'
     domu_join d1 many 60 >/dev/null
     # Beside the errors of disks that went.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # Our blkfront with a backend that breaks every rule, a user-space program of Dom0: wrong ids, operations and statuses,
-# indices that are not possible, a doorbell that does not stop, memory that stays mapped, no answer at all, nonsense in
-# xenstore. Programs of the DomU read and write each disk that comes. They see errors and never a hang, another disk of
+# indices that are not possible, a doorbell that does not stop, memory that stays mapped, of requests and of one connection
+# after the other, no answer at all, nonsense in xenstore. Programs of the DomU read and write each disk that comes. They see errors and never a hang, another disk of
 # the same DomU goes on, and in the end no grant is left.
 #
 # limit: 240
@@ -36,7 +36,7 @@ start() {
     grants >/run/lab/grants
     disk_attach d1 xvda "$(disk_make one 32)"
     domu_spawn d1 good 'while [ ! -e /run/stop ]; do fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio \
-        --rw=randwrite --bs=4k --iodepth=4 --size=64k --verify=crc32c --verify_fatal=1 || exit 1; sleep 0.5; done'
+        --rw=randwrite --bs=4k --iodepth=4 --size=64k --verify=crc32c --verify_fatal=1 || exit 1; sleep 2; done'
     # A disk that has gone meanwhile must not become a file of its name.
     domu_spawn d1 bad 'while [ ! -e /run/stop ]; do for disk in /dev/xvd[b-e]; do [ -b $disk ] || continue
         dd if=$disk of=/dev/null bs=16k count=4 iflag=direct
@@ -51,15 +51,15 @@ attack() {
     must hostile --frontend "$(domu_id d1)" --device 51728 --count "$count" $attacks
 }
 
-answers() { count=3 attack id twice operation status unsupported garbage; }
+answers() { count=2 attack id twice operation status unsupported garbage; }
 
-indices() { count=3 attack ahead unasked behind scribble events; }
+indices() { count=2 attack ahead unasked behind scribble events; }
 
-memory() { count=2 attack hold; }
+memory() { count=2 attack hold hoard; }
 
 silence() { count=1 attack silence stall; }
 
-store() { count=12 attack keys; count=3 attack resize states; }
+store() { count=8 attack keys; count=2 attack resize states; }
 
 # Neither the programs that had to do with the bad disks nor those of the good one hang.
 others() {

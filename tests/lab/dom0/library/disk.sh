@@ -82,10 +82,16 @@ disk_detach() {
 # disk_number VDEV: what xenstore calls it: 51712 for xvda.
 disk_number() {
     local letter
-    letter=$(printf '%d' "'${1#xvd}")
+    printf -v letter '%d' "'${1#xvd}"
     echo $(((202 << 8) + (letter - 97) * 16))
 }
 
-# disk_front DOMU VDEV, disk_back DOMU VDEV: its two folders in xenstore.
-disk_front() { echo "$(domu_path "$1")/device/vbd/$(disk_number "$2")"; }
+# disk_front DOMU VDEV, disk_back DOMU VDEV: its two folders in xenstore. Scenarios ask often, so no process is begun for
+# the first.
+disk_front() {
+    local id
+    read -r id <"/run/lab/$1.id" || fail "there is no DomU $1"
+    echo -n "/local/domain/$id/device/vbd/"
+    disk_number "$2"
+}
 disk_back() { xenstore-read "$(disk_front "$1" "$2")/backend"; }

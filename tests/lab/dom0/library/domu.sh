@@ -5,22 +5,36 @@
 domu_words="console=hvc0 loglevel=5 panic=-1 mitigations=off init_on_alloc=0 audit=0 lsm= nokaslr"
 domu_words+=" cryptomgr.notests nowatchdog"
 
-# domu_start NAME [KEY=VALUE...] [MODULES]: creates a PVH DomU on the stock kernel and waits until it takes commands.
-# Keys are those of xl.cfg (vcpus=2, memory=512, disk='["…"]'); a word without `=` is a list of modules that the DomU
-# loads before anything else, separated by commas: a name is a stock module, a path one of ours (/modules/…).
+# domu_start NAME [KEY=VALUE...] [MODULES]: a PVH DomU on the stock kernel that takes commands and has loaded MODULES.
+# Keys are those of xl.cfg (vcpus=2, memory=512, disk='["…"]'); a word without `=` is a list of modules, separated by
+# commas: a name is a stock module, a path one of ours (/modules/…). Without keys it is one that waits since the snapshot,
+# if there is one.
 domu_start() {
-    local name=$1 modules='' word config=/run/lab/$1.cfg
+    local name=$1 word modules='' keys=() spare=(/run/lab/spare-*.id)
+    shift
+    for word; do
+        case $word in *=*) keys+=("$word") ;; *) modules=$word ;; esac
+    done
+    if [ ${#keys[@]} -eq 0 ] && [ -e "${spare[0]}" ]; then
+        domu_rename "$(basename "${spare[0]}" .id)" "$name"
+    else
+        domu_create "$name" "${keys[@]}"
+    fi
+    [ -z "$modules" ] || domu_load "$name" "$modules"
+}
+
+# domu_create NAME [KEY=VALUE...]: a new one.
+domu_create() {
+    local name=$1 word config=/run/lab/$1.cfg
     shift
     declare -A keys=(
         [type]='"pvh"' [kernel]='"/guest/vmlinux"' [ramdisk]='"/guest/initrd"' [memory]=${LAB_MEMORY:-256} [vcpus]=1
         [tsc_mode]='"native"' [on_crash]='"preserve"' [on_poweroff]='"destroy"' [on_reboot]='"destroy"'
     )
-    for word; do
-        case $word in *=*) keys[${word%%=*}]=${word#*=} ;; *) modules=$word ;; esac
-    done
+    for word; do keys[${word%%=*}]=${word#*=}; done
     {
         echo "name = \"$name\""
-        echo "extra = \"$domu_words lab_modules=$modules ${keys[extra]-}\""
+        echo "extra = \"$domu_words ${keys[extra]-}\""
         unset 'keys[extra]'
         for word in "${!keys[@]}"; do echo "$word = ${keys[$word]}"; done
     } >"$config"
@@ -29,8 +43,28 @@ domu_start() {
     must await_value 60 "$(domu_path "$name")/data/lab/ready" 1
 }
 
+# domu_rename NAME NEW
+domu_rename() {
+    must xl rename "$1" "$2"
+    mv "/run/lab/$1.id" "/run/lab/$2.id"
+    mv "/var/log/xen/console/guest-$1.log" "/var/log/xen/console/guest-$2.log"
+}
+
+# domu_load NAME MODULES
+domu_load() {
+    local module commands='true'
+    for module in ${2//,/ }; do
+        case $module in */*) commands+=" && insmod $module" ;; *) commands+=" && modprobe $module" ;; esac
+    done
+    domu_must "$1" "$commands"
+}
+
 # domu_id NAME
-domu_id() { [ -s "/run/lab/$1.id" ] && cat "/run/lab/$1.id" || fail "there is no DomU $1"; }
+domu_id() {
+    local id
+    read -r id <"/run/lab/$1.id" || fail "there is no DomU $1"
+    echo "$id"
+}
 
 # domu_path NAME: its folder in xenstore.
 domu_path() { echo "/local/domain/$(domu_id "$1")"; }
@@ -74,6 +108,3 @@ domu_stop() {
 }
 
 domu_gone() { ! xl domid "$1"; }
-
-# domu_console NAME: what it has printed.
-domu_console() { cat "/var/log/xen/console/guest-$1.log"; }

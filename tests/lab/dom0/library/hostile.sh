@@ -2,7 +2,7 @@
 # Attacks of tests/hostile on a backend: a domain `bad` plays them, while a domain `good` uses its own disk.
 
 # Seeds of each attack. Under the debug kernel each takes ten times as long.
-seeds=4
+seeds=2
 [ ! -e /sys/kernel/debug/kmemleak ] || seeds=1
 
 # hostile_attack NAME: once with each seed. After each, `hostile` itself sees that a legal read is served.

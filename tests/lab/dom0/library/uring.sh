@@ -35,6 +35,6 @@ grants_of() {
     xl dmesg -c >/dev/null
     xl debug-keys g
     sleep 1
-    # A line for each active entry, below the headline of its domain.
-    xl dmesg | tr -d '\r' | { grep -c "^(XEN) \[0x[0-9a-f]*\]  *$1 " || true; }
+    # A line for each that is, below the headline of the domain that granted.
+    xl dmesg | tr -d '\r' | sed -n "/grant-table for remote d$1 /,/localdom/p" | { grep -c '\[0x' || true; }
 }
