@@ -630,8 +630,9 @@ impl Device {
         let Some(serving) = &self.serving else { return };
         match BackendConfig::read(&mut context.store.device(&self.path)) {
             Ok(config) => {
-                serving.disk.limits.set(Rates::from(&config));
-                self.queues.iter().for_each(|queue| queue.control.wake());
+                if serving.disk.limits.set(Rates::from(&config)) {
+                    self.queues.iter().for_each(|queue| queue.control.wake());
+                }
             }
             Err(error) => self.complain(context, &error.into()),
         }

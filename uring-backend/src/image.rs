@@ -280,8 +280,16 @@ fn io_error(path: &Path, operation: &'static str, source: std::io::Error) -> Ima
     ImageError::Io { path: path.to_owned(), operation, source }
 }
 
+/// Opens it. Where this process may have it so, reads do not change its time of access: the disk's user does not see that
+/// time, and to look at it takes part of each read.
 fn open(path: &Path, flags: OFlags) -> std::io::Result<File> {
-    Ok(rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())?.into())
+    let open = |flags| rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty());
+    let opened = match open(flags | OFlags::NOATIME) {
+        // It is somebody else's.
+        Err(Errno::PERM) => open(flags),
+        opened => opened,
+    };
+    Ok(opened?.into())
 }
 
 fn kind_name(kind: &std::fs::FileType) -> &'static str {

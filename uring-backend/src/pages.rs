@@ -149,10 +149,12 @@ impl PeerPages {
         }
     }
 
-    /// The larger stretch of memory that a mapped page lies in.
+    /// The larger stretch of memory that a page lies in, of which fixed buffers are to be made: that of private pages only
+    /// where no page is mapped, as an engine has one.
     pub(crate) fn backing(&self, place: Place) -> Option<&Arc<Mapped>> {
         match place {
             Place::Mapped(index) => self.table.as_ref()?.mapping(index)?.mapping.backing(),
+            Place::Private(_) if self.table.is_none() => Some(self.private.memory()),
             Place::Private(_) => None,
         }
     }
@@ -253,7 +255,7 @@ impl PeerPages {
         self.touched && self.free.len() == PRIVATE_PAGES as usize
     }
 
-    /// Gives the memory of private pages back to the system, if none is in use.
+    /// Gives the memory of private pages back to the system, if none is in use. Nobody else may hold on to it.
     pub(crate) fn release(&mut self) {
         if self.releasable() {
             self.private.release();

@@ -592,7 +592,6 @@ fn memory_for_copies_is_given_back_when_it_is_idle() {
     let wanted = Wanted { order: 2, persistent: false, ..Wanted::default() };
     let mut front = Frontend::connect(&rig, wanted);
     let queue = &mut front.queues[0];
-    queue.read(0, 8).unwrap();
     let status = format!("/proc/{}/status", child.id());
     let kib = || {
         let status = std::fs::read_to_string(&status).unwrap();

@@ -42,11 +42,17 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn set(&self, limit: Option<Limit>) {
+    /// Returns whether it is another limit. One that stays keeps its debt.
+    fn set(&self, limit: Option<Limit>) -> bool {
         let Limit { rate, burst } = limit.unwrap_or(Limit { rate: 0, burst: 0 });
-        self.burst_time.store(time_of(burst, rate), Relaxed);
+        let burst_time = time_of(burst, rate);
+        if (rate, burst_time) == (self.per_second.load(Relaxed), self.burst_time.load(Relaxed)) {
+            return false;
+        }
+        self.burst_time.store(burst_time, Relaxed);
         self.per_second.store(rate, Relaxed);
         self.full_at.store(0, Relaxed);
+        true
     }
 
     /// Takes a price, and returns when the request that pays it may go, if not at `now`.
@@ -92,10 +98,10 @@ impl Limits {
         limits
     }
 
-    /// Changes the rates; requests that wait see it when they look again.
-    pub fn set(&self, rates: Rates) {
-        self.requests.set(rates.requests);
-        self.bytes.set(rates.bytes);
+    /// Changes the rates, and returns whether any is another one: then its bucket is full, and requests that wait are to
+    /// look again. Who can have this called often gains nothing by it.
+    pub fn set(&self, rates: Rates) -> bool {
+        self.requests.set(rates.requests) | self.bytes.set(rates.bytes)
     }
 
     /// Whether there is any limit. When there is none, nobody needs to know the time.
@@ -191,8 +197,21 @@ mod tests {
         let limits =
             Limits::new(Rates { requests: Some(Limit { rate: 1, burst: 1 }), ..Rates::default() });
         while limits.take(0, 1).is_ok() {}
-        limits.set(Rates::default());
+        assert!(limits.set(Rates::default()));
         assert_eq!(limits.take(0, 1), Ok(()));
+    }
+
+    #[test]
+    fn the_same_rate_once_more_fills_no_bucket() {
+        let rates = Rates { requests: Some(Limit { rate: 100, burst: 20 }), ..Rates::default() };
+        let limits = Limits::new(rates);
+        let start = 5 * SECOND;
+        let mut at_once = 0;
+        for _ in 0..1000 {
+            assert!(!limits.set(rates));
+            at_once += u32::from(limits.take(start, 8).is_ok());
+        }
+        assert!((20..=21).contains(&at_once), "{at_once} at once");
     }
 
     proptest! {

@@ -261,6 +261,27 @@ impl Engine {
         (*registered == Some(true)).then_some(number as u16)
     }
 
+    /// Has the kernel let go of what is registered of the memory, so that it can be given back. It is registered anew
+    /// where it is used.
+    pub(crate) fn forget_memory(&mut self) -> io::Result<()> {
+        let Some(fixed) = &mut self.fixed else { return Ok(()) };
+        for (number, registered) in fixed.registered.iter_mut().enumerate() {
+            if *registered == Some(true) {
+                let nothing = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+                // SAFETY: no memory lies in it.
+                unsafe {
+                    self.ring.submitter().register_buffers_update(
+                        number as u32,
+                        &[nothing],
+                        None,
+                    )?;
+                }
+                *registered = None;
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets the pieces of a slot.
     #[inline]
     pub(crate) fn clear(&mut self, slot: u32) {
@@ -530,7 +551,7 @@ impl Drop for Engine {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::io::{Read, Write};
+    use std::io::{Read, Seek, Write};
     use std::os::fd::{AsRawFd, OwnedFd};
 
     use ring_proto::shared::PAGE_SIZE;
@@ -673,6 +694,26 @@ mod tests {
         assert_eq!(buffer(&mut rig, BUFFER_LEN - 512, 1024), Buffer::None);
         let registered = &rig.engine.fixed.as_ref().unwrap().registered;
         assert_eq!(registered.as_slice(), [None, None, Some(true)]);
+    }
+
+    /// What was given back while the kernel had it would be other pages than those that are there now.
+    #[test]
+    fn memory_given_back_is_registered_anew() {
+        let mut rig = rig();
+        rig.engine.use_memory(rig.memory.clone()).unwrap();
+        for byte in [3, 4] {
+            page(&rig.memory, 1).copy_in(0, &[byte; PAGE_SIZE]);
+            rig.engine.clear(0);
+            add(&mut rig.engine, 0, page(&rig.memory, 1));
+            assert!(rig.engine.transfer(0, Direction::Write, ImageFile::Direct, 0));
+            assert_eq!(finish(&mut rig.engine).result, PAGE_SIZE as i32);
+            let mut found = Vec::new();
+            rig.image.rewind().unwrap();
+            rig.image.read_to_end(&mut found).unwrap();
+            assert_eq!(found, [byte; PAGE_SIZE]);
+            rig.engine.forget_memory().unwrap();
+            rig.memory.forget().unwrap();
+        }
     }
 
     #[test]

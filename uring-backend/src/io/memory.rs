@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use hypervisor_client::mapped::Mapped;
 use ring_proto::shared::{AsRegion, PAGE_SIZE, Region};
@@ -12,13 +13,13 @@ use ring_proto::shared::{AsRegion, PAGE_SIZE, Region};
 /// Private pages, for data that the hypervisor copies. Pages never touched take no memory.
 #[derive(Debug)]
 pub(crate) struct PrivatePages {
-    memory: Mapped,
+    memory: Arc<Mapped>,
 }
 
 impl PrivatePages {
     /// `count` pages of zeros, at least one.
     pub(crate) fn new(count: usize) -> io::Result<Self> {
-        Ok(Self { memory: Mapped::anonymous(count)? })
+        Ok(Self { memory: Arc::new(Mapped::anonymous(count)?) })
     }
 
     /// One of them.
@@ -26,7 +27,12 @@ impl PrivatePages {
         self.memory.as_region().part(index as usize * PAGE_SIZE, PAGE_SIZE)
     }
 
-    /// Gives the memory back to the system; all pages are zeros again.
+    /// All of them.
+    pub(crate) fn memory(&self) -> &Arc<Mapped> {
+        &self.memory
+    }
+
+    /// Gives the memory back to the system; all pages are zeros again. Nobody else may hold on to them.
     pub(crate) fn release(&self) {
         if let Err(error) = self.memory.forget() {
             log::debug!("memory that is not in use stays: {error}");

@@ -402,7 +402,8 @@ impl Queue {
         if idle && until.is_none() {
             let waited = nanos(self.clock.elapsed()) - began;
             self.polling.waited(waited);
-            if waited >= nanos(IDLE) {
+            if waited >= nanos(IDLE) && self.pages.releasable() {
+                self.engine.forget_memory().map_err(system("giving memory back"))?;
                 self.pages.release();
             }
         }
