@@ -12,6 +12,7 @@ use kernel::sync::Arc;
 use ring_proto::blkif::BackRing;
 use ring_proto::ring::RingError;
 use ring_proto::xenbus::vbd::{self, Connection};
+use ring_proto::xenbus::State;
 use xen::event::{EventChannel, Line};
 use xen::map::MappedRing;
 use xen::thread::{Parker, Thread};
@@ -79,7 +80,7 @@ struct Running {
 impl Drop for Running {
     /// One that was not told to end before would be waited for without end.
     fn drop(&mut self) {
-        self.shared.stop();
+        self.shared.stop(false);
     }
 }
 
@@ -184,11 +185,13 @@ impl Connected {
         }
     }
 
-    /// Ends all queues. Returns whether any is still at what it took; it says when it is not.
-    pub(crate) fn end(&mut self, counters: &Counted) -> bool {
+    /// Ends all queues, in which state the frontend may be. Returns whether any is still at what it took; it says when
+    /// it is not.
+    pub(crate) fn end(&mut self, frontend: State, counters: &Counted) -> bool {
         self.ending = true;
+        let left = !matches!(frontend, State::Connected | State::Closing);
         for queue in &self.queues {
-            queue.shared.stop();
+            queue.shared.stop(left);
         }
         if self.queues.iter().all(|queue| queue.shared.has_ended()) {
             self.queues.clear();
@@ -201,7 +204,7 @@ impl Connected {
     /// Lets go of queues that have ended as they were told.
     pub(crate) fn reap(&mut self, counters: &Counted) {
         if self.ending {
-            self.end(counters);
+            self.end(State::Connected, counters);
         }
     }
 
@@ -213,7 +216,8 @@ impl Connected {
         self.queues.iter().for_each(|queue| queue.shared.squeeze());
     }
 
-    pub(crate) fn wake(&self) {
-        self.queues.iter().for_each(|queue| queue.shared.wake());
+    /// Has all queues look at the disk's limits.
+    pub(crate) fn relook(&self) {
+        self.queues.iter().for_each(|queue| queue.shared.relook());
     }
 }

@@ -87,6 +87,8 @@ pub(crate) struct Vbd {
     gone: AtomicBool,
     /// And nothing of it is left.
     finished: AtomicBool,
+    /// It stands among those that are unfinished.
+    noted: AtomicBool,
     /// The device may be taken off the bus.
     done: AtomicBool,
     #[pin]
@@ -185,6 +187,7 @@ impl Vbd {
                 failures: Allowance::new(),
                 gone: AtomicBool::new(false),
                 finished: AtomicBool::new(false),
+                noted: AtomicBool::new(false),
                 done: AtomicBool::new(false),
                 work <- new_work!("Vbd::work"),
                 look <- new_delayed_work!("Vbd::look"),
@@ -228,8 +231,17 @@ impl Vbd {
             }
             fsleep(UNBIND_PAUSE);
         }
-        let _ = self.id().add();
+        if self.id().add() {
+            self.noted.store(true, Ordering::SeqCst);
+        }
         if self.finished.load(Ordering::SeqCst) {
+            self.forget();
+        }
+    }
+
+    /// Takes it off those that are unfinished, if it stands there: another one's note stays.
+    fn forget(&self) {
+        if self.noted.swap(false, Ordering::SeqCst) {
             self.id().remove();
         }
     }
@@ -268,11 +280,11 @@ impl Vbd {
     fn step(self: &Arc<Self>, control: &mut Control) -> Result<(), Failure> {
         loop {
             if self.gone() {
-                if !control.connected.end(&self.counters) {
+                let frontend = State::read(&mut &self.peer).unwrap_or(State::Unknown);
+                if !control.connected.end(frontend, &self.counters) {
                     control.serving = None;
-                    if !self.finished.swap(true, Ordering::SeqCst) {
-                        self.id().remove();
-                    }
+                    self.finished.store(true, Ordering::SeqCst);
+                    self.forget();
                 }
                 return Ok(());
             }
@@ -284,13 +296,18 @@ impl Vbd {
             match work {
                 BackendWork::Advertise => {
                     self.done.store(false, Ordering::Release);
-                    self.advertise()?;
+                    self.advertise(control)?;
                 }
                 BackendWork::Connect => {
-                    if control.connected.end(&self.counters) || !self.open(control)? {
+                    // What was connected before has ended with the frontend that it was for.
+                    if control.connected.end(State::Closed, &self.counters) {
                         return Ok(());
                     }
-                    if !self.failures.is_left() {
+                    if !self.open(control)? {
+                        return Ok(());
+                    }
+                    // A former device that its disk holds up serves these rings.
+                    if self.id().is_there() || !self.failures.is_left() {
                         self.look_later();
                         return Ok(());
                     }
@@ -302,12 +319,12 @@ impl Vbd {
                 // nobody does any more.
                 BackendWork::Disconnect => {
                     let closing = matches!(frontend, State::Connected | State::Closing);
-                    if !closing && control.connected.end(&self.counters) {
+                    if !closing && control.connected.end(frontend, &self.counters) {
                         return Ok(());
                     }
                 }
                 BackendWork::Release => {
-                    if control.connected.end(&self.counters) {
+                    if control.connected.end(frontend, &self.counters) {
                         return Ok(());
                     }
                     if !online || self.frontend_is_gone(frontend) {
@@ -351,7 +368,7 @@ impl Vbd {
     /// Closes the connection because of an error, and says so: in xenstore each time, in the log for a while.
     fn fail(&self, control: &mut Control, failure: &Failure) {
         // What was taken is finished and answered; the queues say when it is.
-        control.connected.end(&self.counters);
+        control.connected.end(State::Connected, &self.counters);
         if self.gone() {
             return;
         }
@@ -372,8 +389,12 @@ impl Vbd {
     }
 
     /// Publishes what is known before there is a disk.
-    fn advertise(&self) -> Result<(), Failure> {
+    fn advertise(&self, control: &mut Control) -> Result<(), Failure> {
         self.features(false).write(&mut &self.own)?;
+        // A disk that is open from before is served by them, too.
+        if let Some(serving) = &mut control.serving {
+            serving.features = self.features(serving.features.flush_cache);
+        }
         Ok(())
     }
 
@@ -398,7 +419,7 @@ impl Vbd {
         };
         let number = DeviceNumber::new(major, minor).ok_or(ENODEV)?;
         if let Some(open) = control.number {
-            if open != number {
+            if open != number && self.lines.take() {
                 dev_warn!(
                     &*self.device,
                     "the block device cannot be changed from {:x}:{:x} to {major:x}:{minor:x}\n",
@@ -435,10 +456,6 @@ impl Vbd {
     /// Starts the queues that the frontend published, and publishes the disk.
     fn connect(self: &Arc<Self>, control: &mut Control) -> Result<(), Failure> {
         let Some(serving) = &mut control.serving else { return Ok(()) };
-        if self.id().is_there() {
-            // It serves these rings.
-            return Err(Failure::Kernel(EBUSY));
-        }
         let device = &serving.disk.device;
         serving.geometry.sectors =
             whole_blocks(device.sectors(), serving.geometry.sector_size);
@@ -456,8 +473,9 @@ impl Vbd {
     fn read_limits(&self, control: &mut Control) -> Result<(), Failure> {
         let Some(serving) = &control.serving else { return Ok(()) };
         let config = BackendConfig::read(&mut &self.own)?;
-        serving.disk.limits.set((&config).into());
-        control.connected.wake();
+        if serving.disk.limits.set((&config).into()) {
+            control.connected.relook();
+        }
         Ok(())
     }
 
@@ -484,6 +502,8 @@ impl Vbd {
             Ok(())
         });
         if let Err(failure) = told {
+            // The next look tries again.
+            serving.geometry.sectors = before;
             dev_warn!(&*self.device, "telling the frontend of it: {}\n", format_args!("{failure}"));
         }
     }

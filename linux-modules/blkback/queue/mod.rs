@@ -22,6 +22,7 @@ use core::sync::atomic::Ordering;
 
 use block::bio::{Bio, BioBox};
 use block::plug::plugged;
+use kernel::alloc::Flags;
 use kernel::prelude::*;
 use kernel::str::CString;
 use kernel::sync::Arc;
@@ -137,17 +138,17 @@ impl Queue {
         };
         // The first of each, without which nothing could be done; others when they are needed.
         for large in [false, true] {
-            let bio = queue.make(large)?;
+            let bio = queue.make(large, GFP_KERNEL)?;
             queue.put_back(bio);
         }
         Ok(queue)
     }
 
     /// Makes another bio.
-    fn make(&mut self, large: bool) -> Result<BioBox<Job>> {
+    fn make(&mut self, large: bool, flags: Flags) -> Result<BioBox<Job>> {
         let pages = if large { usize::from(MAX_INDIRECT) } else { MAX_SEGMENTS };
         let job = Job::new(self.parts.shared.clone(), large);
-        let bio = Bio::new(self.parts.disk.device.clone(), pages, job, GFP_NOWAIT | __GFP_NOWARN)?;
+        let bio = Bio::new(self.parts.disk.device.clone(), pages, job, flags)?;
         let made = if large { &mut self.made_large } else { &mut self.made_small };
         *made = made.wrapping_add(1);
         Ok(bio)
@@ -165,7 +166,7 @@ impl Queue {
             return Some(bio);
         }
         if made < most {
-            return self.make(large).ok();
+            return self.make(large, GFP_NOWAIT | __GFP_NOWARN).ok();
         }
         None
     }
@@ -244,9 +245,13 @@ impl Queue {
         if self.parts.shared.finished.is_empty() {
             return;
         }
-        for bio in self.parts.shared.finished.take() {
+        for mut bio in self.parts.shared.finished.take() {
             self.in_flight = self.in_flight.wrapping_sub(1);
-            if bio.data.rest > 0 && bio.data.status == Status::Okay {
+            let more = bio.data.rest > 0 && bio.data.status == Status::Okay;
+            if more && self.parts.shared.left() {
+                bio.as_mut().data_mut().status = Status::Error;
+                self.retire(bio);
+            } else if more {
                 // There is room for all that are made.
                 let _ = self.again.push_within_capacity(bio);
             } else {

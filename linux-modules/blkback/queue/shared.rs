@@ -31,6 +31,10 @@ pub(crate) struct Shared {
     pub(super) waits: AtomicBool,
     /// The queue is to finish what it took, and end.
     stop: AtomicBool,
+    /// Its frontend does not wait for the end of what can be left undone.
+    left: AtomicBool,
+    /// The disk's limits are others than when the next request began to wait.
+    relook: AtomicBool,
     /// It has ended.
     pub(super) ended: AtomicBool,
     /// It did so because the frontend broke the ring.
@@ -56,6 +60,8 @@ impl Shared {
                 finished: Finished::new(),
                 waits: AtomicBool::new(false),
                 stop: AtomicBool::new(false),
+                left: AtomicBool::new(false),
+                relook: AtomicBool::new(false),
                 ended: AtomicBool::new(false),
                 broken: AtomicBool::new(false),
                 tidy: AtomicBool::new(false),
@@ -80,10 +86,15 @@ impl Shared {
         }
     }
 
-    /// Tells the queue to end.
-    pub(crate) fn stop(&self) {
+    /// Tells the queue to end. If its frontend has left, what remains of long discards is not done.
+    pub(crate) fn stop(&self, left: bool) {
+        self.left.fetch_or(left, Ordering::Relaxed);
         self.stop.store(true, Ordering::Release);
         self.parker.wake();
+    }
+
+    pub(super) fn left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
     }
 
     pub(super) fn stopping(&self) -> bool {
@@ -114,8 +125,14 @@ impl Shared {
     }
 
     /// Makes the queue look at the disk's limits again.
-    pub(crate) fn wake(&self) {
+    pub(crate) fn relook(&self) {
+        self.relook.store(true, Ordering::Release);
         self.parker.wake();
+    }
+
+    /// Whether it is to, once.
+    pub(super) fn take_relook(&self) -> bool {
+        self.relook.load(Ordering::Relaxed) && self.relook.swap(false, Ordering::Acquire)
     }
 }
 

@@ -78,6 +78,11 @@ struct Judged {
 impl Queue {
     /// Takes requests and stages those that can begin. Returns whether there may be more than it took.
     pub(super) fn take(&mut self, stopping: bool) -> bool {
+        if self.parts.shared.take_relook() {
+            // What was paid was the price of before.
+            self.until = None;
+            self.paid = None;
+        }
         if let Some(until) = self.until {
             if until > now() && !stopping {
                 return false;
@@ -256,13 +261,15 @@ impl Queue {
         stopping: bool,
     ) -> core::result::Result<Option<BioBox<Job>>, Refusal> {
         let limits = &self.parts.disk.limits;
-        if !stopping && limits.any() {
+        if limits.any() {
             let moves = !matches!(judged.kind, Kind::Discard { .. });
             let bytes = if moves { judged.sectors.saturating_mul(SECTOR_SIZE as u64) } else { 0 };
             // Its segments may have grown while it waited: those of an indirect request are read again.
             if self.paid.is_none_or(|paid| paid < bytes) {
                 let paid = self.paid.replace(bytes).unwrap_or(0);
-                if let Err(until) = limits.take(now(), bytes.saturating_sub(paid)) {
+                let taken = limits.take(now(), bytes.saturating_sub(paid));
+                // Who leaves does not wait, but pays: its next connection has the debt.
+                if let (Err(until), false) = (taken, stopping) {
                     self.parts.shared.statistics.throttled.add(1);
                     self.until = Some(until);
                     return Ok(None);
@@ -272,7 +279,7 @@ impl Queue {
         if self.staged.len() >= BATCH || !self.pages.batch_has_room(segments) {
             self.begin();
         }
-        let busy = self.in_flight > 0 || !self.staged.is_empty();
+        let busy = self.in_flight > 0 || !self.staged.is_empty() || !self.again.is_empty();
         let may_begin = self.pages.may_use(segments) && !(busy && judged.kind.exclusive());
         if busy && !may_begin {
             self.blocked = true;
