@@ -77,6 +77,7 @@ struct Blkfront {
     #[pin]
     registration: Registration<Frontend>,
     _major: Major,
+    _care: xen::workqueue::Open,
 }
 
 impl kernel::InPlaceModule for Blkfront {
@@ -88,6 +89,7 @@ impl kernel::InPlaceModule for Blkfront {
                 }
                 REGISTRY.populate(Registry::new()?);
             },
+            _care: vbd::CARE.open(c"causeway-blkfront")?,
             _major: Major::register(LINUX_MAJOR, c"xvd")?,
             registration <- Registration::new(c"causeway_blkfront", module),
         })

@@ -190,7 +190,8 @@ impl Link {
         let segments = usize::from(agreement.segments);
         let lists = if segments > MAX_SEGMENTS { indirect_pages(segments) } else { 0 };
         let data = if agreement.copy { segments } else { 0 };
-        let pages = Pages::new(agreement.peer, data + lists, slots * (data + lists))?;
+        let refs = if agreement.copy { 0 } else { segments as u32 };
+        let pages = Pages::new(agreement.peer, data + lists, slots * (data + lists), refs)?;
         let mut free = KVec::with_capacity(slots, GFP_KERNEL)?;
         let mut aloft = KVec::with_capacity(slots, GFP_KERNEL)?;
         for index in (0..slots).rev() {
@@ -502,6 +503,7 @@ impl Link {
                 Ok((request, refs)) => {
                     slot.held = Held::Own(request);
                     slot.refs = refs;
+                    self.pages.share();
                 }
                 Err(lent) => {
                     // The backend could still change the memory, so the request does not end.
@@ -532,24 +534,58 @@ impl Link {
     }
 
     /// Ends the connection. Each request that was not answered goes to `unanswered`; those whose pages the backend has
-    /// not let go of are returned. May sleep; the channel is unbound before.
+    /// not let go of are returned, and the memory that was the driver's own. May sleep; the channel is unbound before.
     pub(crate) fn dissolve(
         mut self,
         mut unanswered: impl FnMut(Request<Queues>, Task),
-    ) -> KVec<KBox<Slot>> {
+    ) -> (KVec<KBox<Slot>>, Remains) {
         // It has room for all slots, and allocates nothing.
         let mut stuck = core::mem::take(&mut self.free);
         stuck.clear();
         for place in self.aloft.iter_mut() {
-            match place.take().map(Slot::release) {
-                Some(Ok(Some((request, task)))) => unanswered(request, task),
-                Some(Err(slot)) => {
+            let Some(mut slot) = place.take() else { continue };
+            while let Some(page) = slot.pages.pop().or_else(|| slot.indirect.pop()) {
+                self.pages.put(page);
+            }
+            match slot.release() {
+                Ok(Some((request, task))) => unanswered(request, task),
+                Ok(None) => {}
+                Err(slot) => {
                     let _ = stuck.push_within_capacity(slot);
                 }
-                Some(Ok(None)) | None => {}
             }
         }
-        stuck
+        (stuck, Remains { ring: Some(self.ring.into_memory()), pages: self.pages.into_free() })
+    }
+}
+
+/// The driver's own memory of a connection that has ended. The backend may have it mapped.
+pub(crate) struct Remains {
+    ring: Option<GrantedRing>,
+    pages: KVVec<GrantedPage>,
+}
+
+impl Remains {
+    /// Of a connection that did not come.
+    pub(crate) fn of_ring(ring: FrontRing<GrantedRing>) -> Self {
+        Self { ring: Some(ring.into_memory()), pages: KVVec::new() }
+    }
+
+    /// Frees what the backend has let go of, and returns whether that is all.
+    pub(crate) fn free(&mut self) -> bool {
+        if let Some(ring) = self.ring.take() {
+            self.ring = ring.try_free().err();
+        }
+        let mut left = self.pages.len();
+        while left > 0 {
+            left -= 1;
+            let Ok(page) = self.pages.remove(left) else { break };
+            if let Err(page) = page.try_free() {
+                // It goes to where those are that were looked at.
+                let _ = self.pages.push_within_capacity(page);
+            }
+        }
+        self.ring.is_none() && self.pages.is_empty()
     }
 }
 

@@ -17,7 +17,7 @@ use xen::work;
 
 use crate::breach::Breach;
 use crate::disk::Queues;
-use crate::link::{Link, Pushed, Slot};
+use crate::link::{Link, Pushed, Remains, Slot};
 use crate::statistics::Statistics;
 use crate::task::Task;
 use crate::vbd::Vbd;
@@ -158,8 +158,8 @@ impl Queue {
     }
 
     /// Gives its link up; the event channel is unbound already. Returns those requests whose pages the backend has not
-    /// let go of. May sleep.
-    pub(crate) fn disconnect(&self, to: Phase) -> KVec<KBox<Slot>> {
+    /// let go of, and the link's own memory. May sleep.
+    pub(crate) fn disconnect(&self, to: Phase) -> (KVec<KBox<Slot>>, Option<Remains>) {
         let link = {
             let mut inner = self.inner.lock();
             if inner.phase != Phase::Failed {
@@ -171,9 +171,10 @@ impl Queue {
         let stuck = match link {
             Some(link) => {
                 self.inner.lock().statistics.add(&link.statistics);
-                link.dissolve(|request, task| self.keep(request, task))
+                let (stuck, remains) = link.dissolve(|request, task| self.keep(request, task));
+                (stuck, Some(remains))
             }
-            None => KVec::new(),
+            None => (KVec::new(), None),
         };
         self.ask_waiting();
         stuck

@@ -57,7 +57,8 @@ void causeway_cond_resched(void)
 
 struct workqueue_struct *causeway_alloc_workqueue(const char *name)
 {
-	return alloc_workqueue("%s", WQ_UNBOUND, 0, name);
+	/* A disk may hold the swap space that memory for another thread would come from. */
+	return alloc_workqueue("%s", WQ_UNBOUND | WQ_MEM_RECLAIM, 0, name);
 }
 
 void causeway_get_task(struct task_struct *task)

@@ -10,9 +10,10 @@ void causeway_init_work(struct delayed_work *work, work_func_t run)
 	INIT_DELAYED_WORK(work, run);
 }
 
-void causeway_queue_work(struct delayed_work *work, u32 milliseconds)
+void causeway_queue_work(struct workqueue_struct *queue, struct delayed_work *work,
+			 u32 milliseconds)
 {
-	mod_delayed_work(system_long_wq, work, msecs_to_jiffies(milliseconds));
+	mod_delayed_work(queue ?: system_long_wq, work, msecs_to_jiffies(milliseconds));
 }
 
 unsigned int causeway_noio_save(void)

@@ -6,7 +6,8 @@
 #include <linux/workqueue.h>
 
 void causeway_init_work(struct delayed_work *work, work_func_t run);
-void causeway_queue_work(struct delayed_work *work, u32 milliseconds);
+void causeway_queue_work(struct workqueue_struct *queue, struct delayed_work *work,
+			 u32 milliseconds);
 unsigned int causeway_noio_save(void);
 void causeway_noio_restore(unsigned int flags);
 

@@ -10,6 +10,8 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 use kernel::types::Opaque;
 
+use crate::workqueue::{Raw as _, WorkQueue};
+
 /// What there is to be done.
 pub trait Work: Send + Sync + 'static {
     /// Does it. May sleep. Never runs twice at the same time for one [`Worker`].
@@ -23,6 +25,7 @@ pub struct Request<W: Work> {
     // First, so that a pointer to it is one to the whole.
     #[pin]
     raw: Opaque<bindings::delayed_work>,
+    queue: Option<&'static WorkQueue>,
     work: Arc<W>,
 }
 
@@ -39,8 +42,15 @@ impl<W: Work> Request<W> {
 
     /// Has it done in so many milliseconds, instead of any time asked for before. In any context.
     pub fn after(&self, milliseconds: u32) {
-        // SAFETY: It was initialised by `Worker::new`; once its worker is gone, it is disabled.
-        unsafe { sys::causeway_queue_work(self.raw.get(), milliseconds) };
+        let ask = |queue| {
+            // SAFETY: It was initialised by `Worker::new`; once its worker is gone, it is disabled. The queue is one, or
+            // null.
+            unsafe { sys::causeway_queue_work(queue, self.raw.get(), milliseconds) }
+        };
+        match self.queue {
+            Some(queue) => drop(queue.with(|queue| ask(queue.as_raw()))),
+            None => ask(core::ptr::null_mut()),
+        }
     }
 }
 
@@ -49,17 +59,18 @@ impl<W: Work> Request<W> {
 pub struct Worker<W: Work>(Arc<Request<W>>);
 
 impl<W: Work> Worker<W> {
-    /// Work that nobody has asked for yet.
+    /// Work that nobody has asked for yet. It is done by a thread of `queue`, which there always is; or by one of the
+    /// system's, which may have to be made when memory is short.
     ///
     /// # Errors
     ///
     /// When there is no memory.
-    pub fn new(work: Arc<W>) -> Result<Self> {
+    pub fn new(work: Arc<W>, queue: Option<&'static WorkQueue>) -> Result<Self> {
         let raw = Opaque::ffi_init(|raw| {
             // SAFETY: `raw` is memory for a work item, which does not move any more.
             unsafe { sys::causeway_init_work(raw, Some(run::<W>)) }
         });
-        Ok(Self(Arc::pin_init(pin_init!(Request { raw <- raw, work }), GFP_KERNEL)?))
+        Ok(Self(Arc::pin_init(pin_init!(Request { raw <- raw, queue, work }), GFP_KERNEL)?))
     }
 
     /// To ask for it with.

@@ -14,6 +14,18 @@ use kernel::prelude::*;
 use kernel::sync::rcu;
 use kernel::workqueue::Queue;
 
+/// The kernel's own form of a workqueue.
+pub(crate) trait Raw {
+    fn as_raw(&self) -> *mut bindings::workqueue_struct;
+}
+
+impl Raw for Queue {
+    fn as_raw(&self) -> *mut bindings::workqueue_struct {
+        // It is nothing but that.
+        core::ptr::from_ref(self).cast_mut().cast()
+    }
+}
+
 /// Where a module has its workqueue: a static.
 pub struct WorkQueue(AtomicPtr<bindings::workqueue_struct>);
 
@@ -27,7 +39,7 @@ impl WorkQueue {
         Self(AtomicPtr::new(null_mut()))
     }
 
-    /// Makes it, for work that may sleep for long, on any CPU.
+    /// Makes it, for work that may sleep for long, on any CPU. It has a thread even when there is no memory to make one.
     ///
     /// # Errors
     ///

@@ -9,9 +9,13 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 use kernel::time::{delay::fsleep, Delta};
 use xen::work::{self, Worker};
+use xen::workqueue::WorkQueue;
 
 use super::{Vbd, PATIENCE, RETRY, TRIM};
 use block::NoIo;
+
+/// Where carers work.
+pub(crate) static CARE: WorkQueue = WorkQueue::new();
 
 impl work::Work for Vbd {
     /// Sees to what happened in interrupts, and to what has to be done from time to time.
@@ -30,9 +34,10 @@ impl work::Work for Vbd {
         }
         control.lose_patience(self);
         let stuck = control.release();
+        let held = control.free_remains();
         let unset = control.adapt(self);
         let waiting = control.dead && !control.is_idle();
-        if stuck || unset || waiting {
+        if stuck || held || unset || waiting {
             alarm.after(RETRY);
         }
         let disk = control.take_dead();
@@ -85,8 +90,9 @@ impl Cared {
     ///
     /// When there is no memory.
     pub(crate) fn new(vbd: Arc<Vbd>) -> Result<Self> {
-        let adder = Worker::new(Arc::new(Adder(vbd.clone()), GFP_KERNEL)?)?;
-        let carer = Worker::new(vbd.clone())?;
+        let adder = Worker::new(Arc::new(Adder(vbd.clone()), GFP_KERNEL)?, None)?;
+        // Requests wait for it, and memory may wait for requests.
+        let carer = Worker::new(vbd.clone(), Some(&CARE))?;
         {
             let mut control = vbd.control.lock();
             control.alarm = Some(carer.request().clone());

@@ -10,7 +10,8 @@ use kernel::sync::Arc;
 use kernel::time::{Delta, Instant, Monotonic};
 use ring_proto::blkif::{FrontRing, MAX_SEGMENTS};
 use ring_proto::xenbus::vbd::{
-    BackendFeatures, Connection, FrontendSettings, Geometry, Queue as QueueKeys, LINUX_MAJOR,
+    BackendFeatures, Connection, FrontendConfig, FrontendSettings, Geometry, Queue as QueueKeys,
+    LINUX_MAJOR,
 };
 use ring_proto::xenbus::{Frontend, State};
 use xen::event::{EventChannel, Line};
@@ -21,7 +22,7 @@ use xen::xenbus::{transaction, Device};
 use super::care::Adder;
 use super::{Failure, Vbd, RETRY, TRIM};
 use crate::disk::{limits, Queues, Set};
-use crate::link::{retry, Agreement, Flush, Link, Slot};
+use crate::link::{retry, Agreement, Flush, Link, Remains, Slot};
 use crate::minors::Minors;
 use crate::options::Options;
 use crate::queue::{Phase, Queue};
@@ -34,6 +35,9 @@ const GRACE: i64 = 30;
 
 /// How many connections in a row may fail for want of something that passes.
 const ATTEMPTS: u32 = 10;
+
+/// How many connections' memory a backend may keep before it gets no more.
+const MOST_REMAINS: usize = 2;
 
 /// A queue that is published, and that the backend is not connected to yet.
 struct Prepared {
@@ -70,6 +74,10 @@ pub(super) struct Control {
     unset: bool,
     minors: Option<Minors>,
     stuck: KVec<Stuck>,
+    /// Memory of former connections' that their backend has mapped.
+    remains: KVec<Remains>,
+    /// The backend may see what requests have in memory beside their data.
+    trusted: bool,
     /// Connections in a row that failed for want of something that passes.
     attempts: u32,
     /// Lines that a backend has caused in the log, by going or by resizing: it could do so for ever.
@@ -99,6 +107,8 @@ impl Control {
             unset: false,
             minors: None,
             stuck: KVec::new(),
+            remains: KVec::new(),
+            trusted: false,
             attempts: 0,
             told: 0,
             alarm: None,
@@ -112,9 +122,12 @@ impl Control {
 
     /// Allocates rings and event channels as the backend's offer allows, and publishes them.
     pub(super) fn publish(&mut self, vbd: &Vbd, device: &Device<Core<'_>>) -> Result<(), Failure> {
-        self.channels.clear();
-        self.prepared.clear();
+        self.drop_prepared();
+        if self.free_remains() && self.remains.len() >= MOST_REMAINS * self.queues().len().max(1) {
+            return Err(EBUSY.into());
+        }
         self.options = Options::now();
+        self.trusted = FrontendConfig::read(&mut &vbd.device.directory()?)?.trusted;
         let offered = BackendFeatures::read(&mut &device.otherend()?)?;
         let mut wanted = self.options.settings;
         if let Some(set) = &self.set {
@@ -163,6 +176,7 @@ impl Control {
             }
             limits.logical_block = before.logical_block;
             self.unset = (self.unset || limits != before) && !disk.try_set_limits(&limits)?;
+            self.limits = Some(limits);
             disk.resize(geometry.sectors)?;
             disk.set_read_only(geometry.read_only);
         }
@@ -178,6 +192,9 @@ impl Control {
             {
                 from.move_waiting(to)?;
             }
+        }
+        for stuck in &mut self.stuck {
+            stuck.queue %= rings.max(1);
         }
         // Before anything happens that would ask for it sooner. What the last backend still has mapped is looked for as
         // often as before.
@@ -203,7 +220,7 @@ impl Control {
     /// What both ends can do.
     fn agreement(&self, vbd: &Vbd, offered: &BackendFeatures, geometry: &Geometry) -> Agreement {
         let segments = offered.indirect_segments(self.options.segments);
-        let trusted = self.options.trusted && vbd.config.trusted;
+        let trusted = self.options.trusted && self.trusted;
         let persistent = self.settings.persistent && offered.persistent;
         let flush = match (offered.flush_cache, offered.barrier) {
             (true, _) => Some(Flush::Cache),
@@ -283,11 +300,13 @@ impl Control {
 
     /// Gives all rings up. What was not answered fails, or waits for the next connection.
     fn disconnect(&mut self, to: Phase) {
-        self.channels.clear();
-        self.prepared.clear();
+        self.drop_prepared();
         let Some(set) = self.set.clone() else { return };
         for (queue, each) in set.queues().iter().enumerate() {
-            let slots = each.disconnect(to);
+            let (slots, remains) = each.disconnect(to);
+            if let Some(remains) = remains {
+                self.keep(remains);
+            }
             if slots.is_empty() {
                 continue;
             }
@@ -296,9 +315,35 @@ impl Control {
                 let _ = error;
             }
         }
-        if let (false, Some(alarm)) = (self.stuck.is_empty(), &self.alarm) {
+        let all = self.stuck.is_empty() && self.remains.is_empty();
+        if let (false, Some(alarm)) = (all, &self.alarm) {
             alarm.after(RETRY);
         }
+    }
+
+    /// Gives up what was published for a connection that did not come.
+    fn drop_prepared(&mut self) {
+        self.channels.clear();
+        while let Some(Prepared { ring, .. }) = self.prepared.pop() {
+            self.keep(Remains::of_ring(ring));
+        }
+    }
+
+    /// Frees memory of a former connection, now or when the backend has let go of it.
+    fn keep(&mut self, mut remains: Remains) {
+        if !remains.free() {
+            // Without memory for that the kernel does it, by and by.
+            let _ = self.remains.push(remains, GFP_KERNEL);
+        }
+    }
+
+    /// Frees what the backend has let go of, and returns whether there is more.
+    pub(super) fn free_remains(&mut self) -> bool {
+        for _ in 0..self.remains.len() {
+            let Ok(remains) = self.remains.remove(0) else { break };
+            self.keep(remains);
+        }
+        !self.remains.is_empty()
     }
 
     /// The backend is away, and may come back.
@@ -482,5 +527,5 @@ impl Control {
 
 /// Whether what failed may succeed another time.
 fn passes(error: Error) -> bool {
-    [ENOMEM, ENOSPC, EAGAIN].contains(&error)
+    [ENOMEM, ENOSPC, EAGAIN, EBUSY].contains(&error)
 }

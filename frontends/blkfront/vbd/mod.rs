@@ -27,7 +27,7 @@ use xen::xenbus::Device;
 use crate::minors::{Minors, Registry};
 use crate::statistics::Statistics;
 
-pub(crate) use care::Cared;
+pub(crate) use care::{Cared, CARE};
 use control::Control;
 
 /// How often pages that are not used are given back, in milliseconds.
@@ -63,6 +63,13 @@ impl Vbd {
                 EINVAL
             }
         })?;
+        // What is still emulated may be in use as that: the same disk twice would ruin it.
+        if xen::is_hvm()
+            && xen::has_pv_and_legacy_disk_devices()
+            && !DiskNumber::is_own(config.virtual_device)
+        {
+            return Err(ENODEV);
+        }
         let control = Control::new(device.state());
         let device = device.into();
         let vbd = pin_init!(Self { device, config, registry, control <- new_mutex!(control) });
@@ -90,6 +97,9 @@ impl Vbd {
         // Each round goes to another state, and no chain of them is longer.
         for _ in 0..State::ALL.len() {
             let keep = !control.dead && (backend == State::Unknown || is_wanted(device));
+            if !keep && !control.dead {
+                control.retire();
+            }
             let step = match control.frontend.next(backend, keep) {
                 Ok(step) => step,
                 Err(error) => {

@@ -52,6 +52,25 @@ impl GrantPool {
         Ok(())
     }
 
+    /// Gives so many of them, if there are, back to the domain. In any context.
+    pub fn release(&mut self, count: u32) {
+        let count = count.min(self.available);
+        if count == 0 {
+            return;
+        }
+        let mut list = Self::END;
+        for _ in 0..count {
+            // SAFETY: As in `refill`, the other way round: by the type invariant there are so many.
+            unsafe {
+                let gref = sys::gnttab_claim_grant_reference(&raw mut self.head);
+                sys::gnttab_release_grant_reference(&raw mut list, gref as sys::grant_ref_t);
+            }
+        }
+        self.available -= count;
+        // SAFETY: They are a list of ours, which nobody has any more.
+        unsafe { sys::gnttab_free_grant_references(list) };
+    }
+
     /// Takes one reference.
     #[inline]
     pub(super) fn claim(&mut self) -> Option<GrantRef> {

@@ -12,6 +12,9 @@ use ring_proto::xen::GrantRef;
 
 use crate::xenbus::Device;
 
+/// No grant (`INVALID_GRANT_REF`).
+const INVALID: u32 = u32::MAX;
+
 /// Most pages of a ring.
 const MAX_PAGES: usize = 1 << MAX_ORDER;
 
@@ -21,7 +24,8 @@ const MAX_PAGES: usize = 1 << MAX_ORDER;
 ///
 /// # Invariants
 ///
-/// `base` are `len` bytes from `xenbus_setup_ring`, and `raw` the grants of its `refs.len()` pages.
+/// `base` are `len` bytes from `xenbus_setup_ring`, and `raw` the grants of its `refs.len()` pages, or `INVALID` for one that
+/// has ended.
 pub struct GrantedRing {
     base: NonNull<u8>,
     len: usize,
@@ -59,6 +63,25 @@ impl GrantedRing {
             let _ = refs.push_within_capacity(GrantRef(*gref));
         }
         Ok(Self { base, len: PAGE_SIZE << order, raw, refs })
+    }
+
+    /// Frees it now, unless the peer has a page of it mapped. It is not a ring any more then: pages that the peer has let
+    /// go of are granted to nobody. In any context.
+    ///
+    /// # Errors
+    ///
+    /// Gives it back if it could not be freed.
+    pub fn try_free(mut self) -> Result<(), Self> {
+        for gref in self.raw.iter_mut().take(self.refs.len()).filter(|gref| **gref != INVALID) {
+            // SAFETY: By the type invariant it is a grant of ours that has not ended.
+            if unsafe { sys::gnttab_try_end_foreign_access(*gref) } == 0 {
+                return Err(self);
+            }
+            *gref = INVALID;
+        }
+        // What remains is the memory.
+        drop(self);
+        Ok(())
     }
 
     /// The grants of its pages, in their order.

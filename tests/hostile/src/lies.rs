@@ -55,7 +55,7 @@ const CLOSED: Option<Outcome> = Some(Outcome::Closed);
 const ALIVE: Option<Outcome> = Some(Outcome::Alive);
 
 /// All of them.
-pub const LIES: [Lie; 19] = [
+pub const LIES: [Lie; 20] = [
     lie("id", "an id that was not asked for", CLOSED, id),
     lie("twice", "the same answer twice", CLOSED, twice),
     lie("operation", "the answer to another operation", CLOSED, operation),
@@ -69,6 +69,7 @@ pub const LIES: [Lie; 19] = [
     lie("events", "the doorbell, all the time, for nothing", ALIVE, events),
     lie("hold", "an answer while the memory is still mapped", CLOSED, hold),
     lie("keep", "memory that stays mapped when the disk is gone", CLOSED, keep),
+    lie("hoard", "connections without end, whose rings stay mapped", CLOSED, hoard),
     lie("silence", "no answer, and the disk is taken away", CLOSED, silence),
     lie("stall", "no answer, and the disk stays when it is wanted no more", CLOSED, stall),
     lie("again", "no answer, and another backend that has to be asked anew", ALIVE, again),
@@ -240,6 +241,25 @@ fn keep(back: &mut Back, _random: &mut Random) -> anyhow::Result<Outcome> {
     let (_, page) = map_one(back)?;
     back.kept = Some(page);
     Ok(Outcome::Closed)
+}
+
+/// Comes back again and again, and lets go of nothing. The frontend may give it some connections' memory, not all there is.
+fn hoard(back: &mut Back, _random: &mut Random) -> anyhow::Result<Outcome> {
+    const MOST: usize = 8;
+    back.connect()?;
+    let mut rings = Vec::new();
+    while rings.len() < MOST {
+        rings.extend(back.served.take());
+        back.leave(true)?;
+        if !back.meet(|_| Ok(()))? {
+            let complaint = back.complaint()?.context("the frontend does not say why")?;
+            ensure!(complaint.starts_with("16 "), "the frontend says: {complaint}");
+            return Ok(Outcome::Closed);
+        }
+        back.write_state(State::Connected)?;
+        back.serve(2)?;
+    }
+    anyhow::bail!("the frontend gave {MOST} rings, and had none back")
 }
 
 fn silence(back: &mut Back, _random: &mut Random) -> anyhow::Result<Outcome> {

@@ -57,6 +57,11 @@ impl DiskNumber {
         Some(Self { disk, first_minor, minors })
     }
 
+    /// Whether `virtual-device` is a number of frontends' own, not that of a disk which firmware may emulate too.
+    pub const fn is_own(virtual_device: u32) -> bool {
+        matches!((virtual_device >> 28, virtual_device >> 8), (1, _) | (0, LINUX_MAJOR))
+    }
+
     /// The minor number of the disk.
     pub const fn first_minor(&self) -> u32 {
         self.first_minor
