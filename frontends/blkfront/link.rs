@@ -579,9 +579,13 @@ impl Remains {
         let mut left = self.pages.len();
         while left > 0 {
             left -= 1;
-            let Ok(page) = self.pages.remove(left) else { break };
+            // Behind it are those that were looked at; one of them takes its place.
+            let Some(last) = self.pages.pop() else { break };
+            let page = match self.pages.get_mut(left) {
+                Some(place) => core::mem::replace(place, last),
+                None => last,
+            };
             if let Err(page) = page.try_free() {
-                // It goes to where those are that were looked at.
                 let _ = self.pages.push_within_capacity(page);
             }
         }

@@ -75,7 +75,12 @@ impl Pages {
         if self.count >= self.limit {
             return None;
         }
-        self.reserve(1).ok()?;
+        // Those that are kept for pages of requests stay.
+        if self.least_grants > 0 {
+            self.grants.refill(1).ok()?;
+        } else {
+            self.reserve(1).ok()?;
+        }
         let page = GrantedPage::new(&mut self.grants, self.peer, Access::ReadWrite, flags).ok()?;
         self.count += 1;
         Some(page)

@@ -189,7 +189,7 @@ impl Connected {
     /// it is not.
     pub(crate) fn end(&mut self, frontend: State, counters: &Counted) -> bool {
         self.ending = true;
-        let left = !matches!(frontend, State::Connected | State::Closing);
+        let left = matches!(frontend, State::Unknown | State::Initialising | State::Closed);
         for queue in &self.queues {
             queue.shared.stop(left);
         }

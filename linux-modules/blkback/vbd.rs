@@ -280,7 +280,7 @@ impl Vbd {
     fn step(self: &Arc<Self>, control: &mut Control) -> Result<(), Failure> {
         loop {
             if self.gone() {
-                let frontend = State::read(&mut &self.peer).unwrap_or(State::Unknown);
+                let frontend = State::read(&mut &self.peer).unwrap_or(State::Connected);
                 if !control.connected.end(frontend, &self.counters) {
                     control.serving = None;
                     self.finished.store(true, Ordering::SeqCst);
@@ -306,8 +306,13 @@ impl Vbd {
                     if !self.open(control)? {
                         return Ok(());
                     }
-                    // A former device that its disk holds up serves these rings.
-                    if self.id().is_there() || !self.failures.is_left() {
+                    // A former device that its disk holds up serves these rings; and who comes and goes does not get
+                    // round the disk's limits.
+                    let owes = |serving: &Serving| serving.disk.limits.owe(xen::thread::now());
+                    if self.id().is_there()
+                        || !self.failures.is_left()
+                        || control.serving.as_ref().is_some_and(owes)
+                    {
                         self.look_later();
                         return Ok(());
                     }
@@ -489,7 +494,6 @@ impl Vbd {
             return;
         }
         let before = core::mem::replace(&mut serving.geometry.sectors, sectors);
-        dev_info!(&*self.device, "the disk went from {before} to {sectors} sectors\n");
         let told = transaction(|t| -> Result<(), Failure> {
             let mut own = self.own.within(t);
             // The toolstack may have written that it is to close.
@@ -501,10 +505,21 @@ impl Vbd {
             }
             Ok(())
         });
-        if let Err(failure) = told {
-            // The next look tries again.
-            serving.geometry.sectors = before;
-            dev_warn!(&*self.device, "telling the frontend of it: {}\n", format_args!("{failure}"));
+        match told {
+            Ok(()) => {
+                dev_info!(&*self.device, "the disk went from {before} to {sectors} sectors\n");
+            }
+            Err(failure) => {
+                // The next look tries again.
+                serving.geometry.sectors = before;
+                if self.lines.take() {
+                    dev_warn!(
+                        &*self.device,
+                        "telling the frontend of {sectors} sectors: {}\n",
+                        format_args!("{failure}")
+                    );
+                }
+            }
         }
     }
 

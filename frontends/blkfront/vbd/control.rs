@@ -34,7 +34,7 @@ const TELL: u32 = 100;
 const GRACE: i64 = 30;
 
 /// How many connections in a row may fail for want of something that passes.
-const ATTEMPTS: u32 = 10;
+pub(super) const ATTEMPTS: u32 = 10;
 
 /// How many connections' memory a backend may keep before it gets no more.
 const MOST_REMAINS: usize = 2;
@@ -521,6 +521,8 @@ impl Control {
 
     /// The disk and its numbers, for whoever cannot have the disk end.
     pub(super) fn give_up(&mut self) -> (Option<Arc<Disk<Queues>>>, Option<Minors>) {
+        // From now on the kernel looks after it.
+        drop(core::mem::take(&mut self.remains));
         (self.disk.clone(), self.minors.take())
     }
 }

@@ -28,7 +28,7 @@ use crate::minors::{Minors, Registry};
 use crate::statistics::Statistics;
 
 pub(crate) use care::{Cared, CARE};
-use control::Control;
+use control::{Control, ATTEMPTS};
 
 /// How often pages that are not used are given back, in milliseconds.
 const TRIM: u32 = 10_000;
@@ -94,8 +94,8 @@ impl Vbd {
     pub(crate) fn follow(&self, device: &Device<Core<'_>>, mut backend: State) {
         let _scope = NoIo::begin();
         let mut control = self.control.lock();
-        // Each round goes to another state, and no chain of them is longer.
-        for _ in 0..State::ALL.len() {
+        // Each round goes to another state, and no chain of them is longer: a connection that fails for a while is three.
+        for _ in 0..State::ALL.len() + 3 * ATTEMPTS as usize {
             let keep = !control.dead && (backend == State::Unknown || is_wanted(device));
             if !keep && !control.dead {
                 control.retire();

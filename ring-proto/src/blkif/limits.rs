@@ -55,6 +55,12 @@ impl Bucket {
         true
     }
 
+    /// Whether a request would have to wait.
+    fn owes(&self, now: u64) -> bool {
+        let debt = self.full_at.load(Relaxed).saturating_sub(now);
+        self.per_second.load(Relaxed) != 0 && debt > self.burst_time.load(Relaxed)
+    }
+
     /// Takes a price, and returns when the request that pays it may go, if not at `now`.
     fn charge(&self, now: u64, units: u64) -> Option<u64> {
         let per_second = self.per_second.load(Relaxed);
@@ -108,6 +114,11 @@ impl Limits {
     #[inline]
     pub fn any(&self) -> bool {
         self.requests.per_second.load(Relaxed) | self.bytes.per_second.load(Relaxed) != 0
+    }
+
+    /// Whether more was taken than there was, so that a request would have to wait.
+    pub fn owe(&self, now: u64) -> bool {
+        self.requests.owes(now) || self.bytes.owes(now)
     }
 
     /// Takes what one request of `bytes` costs.
@@ -199,6 +210,18 @@ mod tests {
         while limits.take(0, 1).is_ok() {}
         assert!(limits.set(Rates::default()));
         assert_eq!(limits.take(0, 1), Ok(()));
+    }
+
+    #[test]
+    fn debts_are_seen_until_they_are_paid() {
+        let rates = Rates { bytes: Some(Limit { rate: 1000, burst: 8 }), ..Rates::default() };
+        let limits = Limits::new(rates);
+        assert!(!limits.owe(SECOND));
+        // Two seconds' worth, whoever waits for it.
+        let _ = limits.take(SECOND, 2000);
+        assert!(limits.owe(SECOND) && limits.owe(SECOND * 29 / 10));
+        assert!(!limits.owe(3 * SECOND));
+        assert!(limits.set(Rates::default()) && !limits.owe(SECOND));
     }
 
     #[test]

@@ -188,8 +188,15 @@ most_mapped() {
     echo $most >/run/lab/most
 }
 
-# 4096 pages are asked for at a time; requests wait for those beyond 2048.
+# 4096 pages are asked for at a time; requests wait for those beyond 2048. The disk takes its time, so that it can be seen.
 bounded() {
+    local loop
+    loop=$(losetup -j /disks/one | cut -d: -f1)
+    disk_detach d1 xvda
+    must modprobe dm-delay
+    must dmsetup create slow --noudevsync --noudevrules --table "0 $((64 << 11)) delay $loop 0 0 $loop 0 50"
+    disk_attach d1 xvda /dev/dm-0
+    connected
     : >/run/lab/looking
     trap 'rm -f /run/lab/looking' EXIT
     most_mapped &
@@ -200,6 +207,9 @@ bounded() {
     echo "at most $most pages were mapped"
     [ "$most" -gt 512 ] && [ "$most" -le 2048 ] || fail "$most pages were mapped at a time"
     expect_eq "pages mapped for one request each" "$(statistic mapped_grants)" 0
+    expect_eq "grants mapped for good" "$(statistic persistent_grants)" 0
+    disk_detach d1 xvda
+    must dmsetup remove --noudevsync --noudevrules slow
 }
 
 not_persistent() {
@@ -208,11 +218,11 @@ not_persistent() {
     expect_eq "feature-persistent" "$(xenstore-read "$(disk_back d1 xvda)/feature-persistent")" 0
     pattern --rw=randwrite --bs=4k --iodepth=32 --size=4m
     bounded
-    expect_eq "grants mapped for good" "$(statistic persistent_grants)" 0
     parameter feature_persistent Y
     # Fewer than are in use: some stay mapped, others are mapped each time.
     parameter max_persistent_grants 16
-    with_disk
+    disk_attach d1 xvda "$(losetup -j /disks/one | cut -d: -f1)"
+    connected
     pattern --rw=randwrite --bs=4k --iodepth=32 --size=4m
     [ "$(statistic persistent_grants)" -gt 0 ] && [ "$(statistic persistent_grants)" -le 32 ]
     parameter max_persistent_grants 1056
