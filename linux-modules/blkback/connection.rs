@@ -87,13 +87,15 @@ impl Drop for Running {
 /// The queues.
 pub(crate) struct Connected {
     queues: KVec<Running>,
+    /// What the frontend had published.
+    published: Option<Connection>,
     /// They were told to end.
     ending: bool,
 }
 
 impl Connected {
     pub(crate) fn none() -> Self {
-        Self { queues: KVec::new(), ending: false }
+        Self { queues: KVec::new(), published: None, ending: false }
     }
 
     pub(crate) fn is_none(&self) -> bool {
@@ -110,7 +112,14 @@ impl Connected {
             owner.counters.add(running.shared.clone())?;
             self.queues.push(running, GFP_KERNEL)?;
         }
+        self.published = Some(connection);
         Ok(())
+    }
+
+    /// Whether the frontend has published something else since.
+    pub(crate) fn is_outdated(&self, owner: &Vbd, serving: &Serving) -> Result<bool, Failure> {
+        let now = Connection::read(&mut owner.peer(), &serving.features)?;
+        Ok(self.published != Some(now))
     }
 
     fn queue(
@@ -195,6 +204,7 @@ impl Connected {
         }
         if self.queues.iter().all(|queue| queue.shared.has_ended()) {
             self.queues.clear();
+            self.published = None;
             counters.clear();
             self.ending = false;
         }

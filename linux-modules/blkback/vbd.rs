@@ -299,26 +299,9 @@ impl Vbd {
                     self.advertise(control)?;
                 }
                 BackendWork::Connect => {
-                    // What was connected before has ended with the frontend that it was for.
-                    if control.connected.end(State::Closed, &self.counters) {
+                    if !self.connect(control)? {
                         return Ok(());
                     }
-                    if !self.open(control)? {
-                        return Ok(());
-                    }
-                    // A former device that its disk holds up serves these rings; and who comes and goes does not get
-                    // round the disk's limits.
-                    let owes = |serving: &Serving| serving.disk.limits.owe(xen::thread::now());
-                    if self.id().is_there()
-                        || !self.failures.is_left()
-                        || control.serving.as_ref().is_some_and(owes)
-                    {
-                        self.look_later();
-                        return Ok(());
-                    }
-                    self.connect(control).inspect_err(|_| {
-                        self.failures.take();
-                    })?;
                 }
                 // A frontend that is closing may still have a disk that somebody uses, and says that it is closed when
                 // nobody does any more.
@@ -340,7 +323,21 @@ impl Vbd {
                     }
                 }
                 BackendWork::Done => self.done.store(true, Ordering::Release),
-                BackendWork::Wait | BackendWork::Run | BackendWork::Reconfigure => {
+                BackendWork::Confirm | BackendWork::Run => {
+                    self.open(control)?;
+                    self.read_limits(control)?;
+                    let outdated = match &control.serving {
+                        Some(serving) if work == BackendWork::Confirm => {
+                            control.connected.is_outdated(self, serving)?
+                        }
+                        // What was outdated has ended.
+                        _ => control.connected.is_none(),
+                    };
+                    if outdated && !self.connect(control)? {
+                        return Ok(());
+                    }
+                }
+                BackendWork::Wait | BackendWork::Reconfigure => {
                     self.open(control)?;
                     self.read_limits(control)?;
                 }
@@ -458,8 +455,30 @@ impl Vbd {
         Ok(true)
     }
 
+    /// Connects the frontend to the disk, if that can be done now. Returns whether it was.
+    fn connect(self: &Arc<Self>, control: &mut Control) -> Result<bool, Failure> {
+        // What was connected before has ended with the frontend that it was for.
+        if control.connected.end(State::Closed, &self.counters) || !self.open(control)? {
+            return Ok(false);
+        }
+        // A former device that its disk holds up serves these rings; and who comes and goes does not get round the
+        // disk's limits.
+        let owes = |serving: &Serving| serving.disk.limits.owe(xen::thread::now());
+        if self.id().is_there()
+            || !self.failures.is_left()
+            || control.serving.as_ref().is_some_and(owes)
+        {
+            self.look_later();
+            return Ok(false);
+        }
+        self.start(control).inspect_err(|_| {
+            self.failures.take();
+        })?;
+        Ok(true)
+    }
+
     /// Starts the queues that the frontend published, and publishes the disk.
-    fn connect(self: &Arc<Self>, control: &mut Control) -> Result<(), Failure> {
+    fn start(self: &Arc<Self>, control: &mut Control) -> Result<(), Failure> {
         let Some(serving) = &mut control.serving else { return Ok(()) };
         let device = &serving.disk.device;
         serving.geometry.sectors =

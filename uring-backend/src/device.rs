@@ -159,7 +159,12 @@ pub(crate) struct Device {
     /// An earlier backend served it, and this one is to go on with the same rings.
     resumes: bool,
     serving: Option<Serving>,
+    /// What the frontend had published when it was connected last.
+    published: Option<Connection>,
     queues: Vec<QueueThread>,
+    /// The disk's limits, over all connections: who comes back owes what it owed.
+    limits: Arc<Limits>,
+    clock: Instant,
     /// A page of a ring, until the connection is closed, to find out whether the frontend's domain is still there.
     ring_page: Option<GrantRef>,
     /// It is not.
@@ -203,7 +208,10 @@ impl Device {
             },
             resumes: context.options.state.is_some() && state == State::Connected,
             serving: None,
+            published: None,
             queues: Vec::new(),
+            limits: Arc::default(),
+            clock: Instant::now(),
             ring_page: None,
             frontend_gone: false,
             stuck: false,
@@ -284,6 +292,16 @@ impl Device {
                     (self.stuck, self.held) = (false, None);
                 }
                 BackendWork::Connect => self.connect(context)?,
+                BackendWork::Confirm | BackendWork::Run => {
+                    let confirms = step.work == BackendWork::Confirm;
+                    // Without queues: what was outdated has ended.
+                    if self.queues.is_empty() || confirms && self.is_outdated(context)? {
+                        if self.draining() {
+                            return Ok(Progress::Waits);
+                        }
+                        self.connect(context)?;
+                    }
+                }
                 BackendWork::Disconnect => {
                     if self.draining() {
                         return Ok(Progress::Waits);
@@ -296,7 +314,7 @@ impl Device {
                     self.serving = None;
                 }
                 BackendWork::Done => return Ok(Progress::Done),
-                BackendWork::Wait | BackendWork::Run | BackendWork::Reconfigure => {}
+                BackendWork::Wait | BackendWork::Reconfigure => {}
             }
             if step.to == self.handshake.state() {
                 return Ok(Progress::Waits);
@@ -444,10 +462,11 @@ impl Device {
             image: Arc::new(image),
             rules: geometry.disk(&offered),
             capacity: AtomicU64::new(geometry.sectors),
-            limits: Limits::new(Rates::from(&config)),
+            limits: self.limits.clone(),
             lines: self.lines.clone(),
-            clock: Instant::now(),
+            clock: self.clock,
         };
+        self.limits.set(Rates::from(&config));
         self.serving = Some(Serving { disk: Arc::new(disk), offered, geometry });
         Ok(())
     }
@@ -458,6 +477,13 @@ impl Device {
             self.advertise(context)?;
         }
         self.start(context, false)
+    }
+
+    /// Whether the frontend has published something else since it was connected.
+    fn is_outdated(&self, context: &Context) -> Result<bool, DeviceError> {
+        let Some(serving) = &self.serving else { return Ok(false) };
+        let mut peer = context.store.device(&self.frontend_path);
+        Ok(self.published != Some(Connection::read(&mut peer, &serving.offered)?))
     }
 
     /// Maps what the frontend published and starts the queues: on new rings, or to `resume` those of an earlier backend.
@@ -512,6 +538,7 @@ impl Device {
         for (ring, parts) in queues {
             self.start_queue(context, ring, parts)?;
         }
+        self.published = Some(connection);
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use ring_proto::blkif::{Operation, RawIndirect, RawRequest};
 use ring_proto::shared::{SharedMemory, bytes_of, from_bytes, zeroed};
 use ring_proto::xen::grant_table::NR_RESERVED_ENTRIES;
@@ -34,7 +34,7 @@ impl Attack {
 }
 
 /// All of them.
-pub const ATTACKS: [Attack; 11] = [
+pub const ATTACKS: [Attack; 12] = [
     Attack { name: "garbage", about: "slots of any bytes", run: garbage },
     Attack { name: "ahead", about: "a producer index that the ring has no room for", run: ahead },
     Attack { name: "behind", about: "a producer index that goes back", run: behind },
@@ -50,6 +50,7 @@ pub const ATTACKS: [Attack; 11] = [
     Attack { name: "events", about: "the doorbell, all the time, for nothing", run: events },
     Attack { name: "keys", about: "any bytes in each key of the handshake", run: keys },
     Attack { name: "states", about: "states in any order, and the doorbell", run: states },
+    Attack { name: "hasty", about: "other rings while the backend is connecting some", run: hasty },
 ];
 
 /// A legal request of one page.
@@ -263,6 +264,27 @@ fn keys(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
     // Some of it is legal all the same, and some is none of the backend's business.
     let state = front.await_peer(|state| state != State::InitWait)?;
     Ok(if state == State::Connected { Outcome::Answered } else { Outcome::Closed })
+}
+
+/// Begins anew while the backend is about to connect it. Not even wrong: whoever is connected in the end is served.
+fn hasty(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
+    let mut outcome = Outcome::Closed;
+    for _ in 0..8 {
+        front.publish_twisted(|_, _| Ok(()))?;
+        std::thread::sleep(Duration::from_micros(random.below(4000)));
+        front.publish_anew()?;
+        let state = front.await_peer(|state| state != State::InitWait)?;
+        if state == State::Connected {
+            front.write_state(State::Connected)?;
+            let shared = front.shared.as_mut().context("published")?;
+            let raw = request(shared, random, Operation::Read);
+            shared.put(&raw);
+            shared.ring()?;
+            outcome = front.outcome()?;
+            ensure!(!matches!(outcome, Outcome::Silent { .. }), "connected, and not served");
+        }
+    }
+    Ok(outcome)
 }
 
 /// How long a backend may take until its state is that of what a frontend did last.

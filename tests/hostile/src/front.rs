@@ -135,6 +135,14 @@ impl Front {
         self.write_state(State::Initialised)
     }
 
+    /// Begins anew without a look at the backend, with other rings.
+    pub fn publish_anew(&mut self) -> anyhow::Result<()> {
+        self.write_state(State::Closed)?;
+        self.write_state(State::Initialising)?;
+        self.publish()?;
+        self.write_state(State::Initialised)
+    }
+
     /// Writes a state, whether it may or not.
     pub fn write_state(&mut self, state: State) -> anyhow::Result<()> {
         Ok(state.write(&mut self.store.device(&self.path))?)

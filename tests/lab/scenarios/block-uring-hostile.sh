@@ -5,7 +5,7 @@
 #
 # limit: 300
 # reports: block-uring-hostile-start
-# reports: block-uring-hostile-{garbage,ahead,behind,segments,sectors,grants,indirect,revoke,events,keys,states}
+# reports: block-uring-hostile-{garbage,ahead,behind,segments,sectors,grants,indirect,revoke,events,keys,hasty,states}
 # reports: block-uring-hostile-log block-uring-hostile-closed block-uring-hostile-good block-uring-hostile-destroyed
 
 lines_of_bad() { grep -c "vbd $(domu_id bad)/" /run/uring.log || true; }
@@ -65,7 +65,7 @@ destroyed() {
 }
 
 check block-uring-hostile-start start
-for name in garbage ahead behind segments sectors grants indirect revoke events keys states; do
+for name in garbage ahead behind segments sectors grants indirect revoke events keys hasty states; do
     check "block-uring-hostile-$name" hostile_attack $name
 done
 check block-uring-hostile-log log

@@ -5,7 +5,7 @@
 #
 # limit: 400
 # reports: module-blkback-hostile-start
-# reports: module-blkback-hostile-{garbage,ahead,behind,segments,sectors,grants,indirect,revoke,events,keys,states}
+# reports: module-blkback-hostile-{garbage,ahead,behind,segments,sectors,grants,indirect,revoke,events,keys,hasty,states}
 # reports: module-blkback-hostile-log module-blkback-hostile-closed module-blkback-hostile-good
 # reports: module-blkback-hostile-rings module-blkback-hostile-destroyed
 
@@ -112,7 +112,7 @@ destroyed() {
 no_device() { [ "$(ls -d /sys/bus/xen-backend/devices/vbd-* | wc -l)" = 1 ]; }
 
 check module-blkback-hostile-start start
-for name in garbage ahead behind segments sectors grants indirect revoke events keys; do
+for name in garbage ahead behind segments sectors grants indirect revoke events keys hasty; do
     check "module-blkback-hostile-$name" hostile_attack $name
 done
 check module-blkback-hostile-states states

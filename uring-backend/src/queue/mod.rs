@@ -45,7 +45,7 @@ pub(crate) struct Disk {
     pub(crate) rules: DiskRules,
     /// Size in sectors of 512 bytes at this moment.
     pub(crate) capacity: AtomicU64,
-    pub(crate) limits: Limits,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) lines: Arc<Lines>,
     /// Where its queues count time from: their limits are of one clock.
     pub(crate) clock: Instant,

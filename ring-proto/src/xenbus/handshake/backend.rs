@@ -10,6 +10,10 @@ pub enum BackendWork {
     Wait,
     /// Nothing: requests are served.
     Run,
+    /// Requests are served, if what the frontend published is still what was connected. It may have begun anew meanwhile,
+    /// so fast that none of its states between was seen: then connect what is published now. If that takes time, it is
+    /// [`Run`](Self::Run) from then on.
+    Confirm,
     /// Open what is to be served, and publish what it can do.
     Advertise,
     /// Read what the frontend published, map its rings, bind its event channels, and publish the device.
@@ -127,12 +131,13 @@ impl Backend {
             // Connected, or reconfigured.
             (_, Unknown | Initialising | Closing | Closed) => step(Work::Disconnect, Closing),
             (_, Initialised) if self.used => illegal,
-            (Connected, Initialised) => stay(Work::Run),
+            (Connected, Initialised) => stay(Work::Confirm),
             (_, Reconfiguring) if own != Reconfigured => step(Work::Reconfigure, Reconfigured),
             (_, Reconfiguring | Reconfigured) if own != Reconfiguring => stay(Work::Run),
             _ => {
-                self.used = true;
+                let first = !core::mem::replace(&mut self.used, true);
                 match own {
+                    Connected if first => stay(Work::Confirm),
                     Connected => stay(Work::Run),
                     _ => step(Work::Run, Connected),
                 }

@@ -316,7 +316,8 @@ fn an_impossible_peer_is_named_with_both_states() {
         "the frontend cannot be Reconfiguring while the backend is InitWait"
     );
     back.enter(State::Connected).unwrap();
-    assert_eq!(back.next(State::Initialised, true).unwrap().work, BackendWork::Run);
+    assert_eq!(back.next(State::Initialised, true).unwrap().work, BackendWork::Confirm);
+    assert_eq!(back.next(State::Connected, true).unwrap().work, BackendWork::Confirm);
     assert_eq!(back.next(State::Connected, true).unwrap().work, BackendWork::Run);
     let error = back.next(State::Initialised, true).unwrap_err();
     assert_eq!(error.peer_state, State::Initialised);
