@@ -169,7 +169,7 @@ end() {
     let_go other
     must rmmod causeway_blkback
     no_thread
-    ! dmesg | grep -i 'foreign page\|leak'
+    ! dmesg | grep -i 'foreign page\|leaking'
 }
 
 check module-blkback-faults-start start
