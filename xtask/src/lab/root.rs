@@ -2,6 +2,7 @@
 
 //! The Debian 13 in which modules are built and the machines run: the machine's own, or a folder.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -80,20 +81,17 @@ impl Root {
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]);
-        match self {
-            Self::Host => {
-                command.arg(program);
-                command
-            }
-            Self::Folder(root) => {
-                command.args(["unshare", "--mount", "sh", "-ec", ENTER, "sh"]);
-                command.arg(root).arg(command::workspace()).arg(folder());
-                command.env_clear();
-                command.envs([("PATH", "/usr/sbin:/usr/bin"), ("HOME", "/root"), ("LC_ALL", "C")]);
-                command.arg(program);
-                command
-            }
+        let mut home = env::var_os("HOME").unwrap_or_else(|| "/".into());
+        if let Self::Folder(root) = self {
+            command.args(["unshare", "--mount", "sh", "-ec", ENTER, "sh"]);
+            command.arg(root).arg(command::workspace()).arg(folder());
+            home = "/root".into();
         }
+        // The kernel's compiler is Debian's, not one that a person has in front of it.
+        command.env_clear();
+        command.envs([("PATH", "/usr/sbin:/usr/bin"), ("LC_ALL", "C")]).env("HOME", home);
+        command.arg(program);
+        command
     }
 
     /// A shell script that runs in it; the words are `$1`, `$2` and so on.

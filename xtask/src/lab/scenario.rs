@@ -140,8 +140,9 @@ const REPORT: usize = 100;
 /// do that, but the emulator does now and then in a domain in hardware's virtualization, and lockdep sees a lock taken
 /// again that is held.
 fn is_emulators<'a>(lines: impl Iterator<Item = &'a str>) -> bool {
-    let mut lines =
-        lines.take(REPORT).skip_while(|line| !line.contains("asm_sysvec_xen_hvm_callback"));
+    const ENTRIES: [&str; 2] = ["asm_sysvec_xen_hvm_callback", "asm_common_interrupt"];
+    let interrupt = |line: &&str| ENTRIES.iter().any(|entry| line.contains(entry));
+    let mut lines = lines.take(REPORT).skip_while(|line| !interrupt(line));
     // `RIP: …`, `Code: …`, `RSP: … EFLAGS: 00010046`
     let flags = lines.by_ref().take(4).find_map(|line| line.split_once("EFLAGS: "));
     let flags = flags.and_then(|(_, flags)| u64::from_str_radix(flags.trim(), 16).ok());
@@ -247,6 +248,8 @@ mod tests {
             )
         };
         assert_eq!(failures("", &log("00010046")), [""; 0], "interrupts were off");
+        let other = log("00010056").replace("sysvec_xen_hvm_callback", "common_interrupt");
+        assert_eq!(failures("", &other), [""; 0]);
         assert_eq!(failures("", &log("00000246")).len(), 1);
         let more = log("00010046").replace("</TASK>", "</TASK>\n[2.0] KASAN");
         assert_eq!(failures("", &more), ["block: a log says: [2.0] KASAN"]);
