@@ -278,9 +278,9 @@ fn limits_hold_and_can_be_changed() {
     assert!(time >= Duration::from_millis(280), "30 requests beyond the burst took {time:?}");
     let json = fetch_stats(&socket, Format::Json).unwrap();
     let disks: serde_json::Value = serde_json::from_str(&json).unwrap();
-    // On a busy machine fewer requests come too early: each time it pauses, ten at once are in order.
+    // On a slow machine fewer requests come too early.
     let throttled = disks[0]["queues"][0]["throttled"].as_u64().unwrap();
-    assert!(throttled >= 5 || time >= Duration::from_millis(330), "in {time:?}: {json}");
+    assert!(throttled >= 20 || time >= Duration::from_millis(330), "in {time:?}: {json}");
 
     // 64 KiB a second: 32 reads of 4 KiB are two seconds' worth, half a second's may come at once.
     rig.write_back_key("iops-limit", "0");
