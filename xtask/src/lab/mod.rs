@@ -14,6 +14,7 @@ mod kernel;
 mod machine;
 mod modules;
 mod programs;
+mod questions;
 mod root;
 mod run;
 mod scenario;

@@ -15,6 +15,7 @@ use clap::Args;
 use super::{
     Lab,
     machine::{Clock, Dom0, Killed, Machine, Memory, Turns},
+    questions,
     scenario::Scenario,
     snapshot::{self, Snapshot, Teller},
 };
@@ -220,8 +221,7 @@ impl Run<'_> {
         qemu.args(self.clock.arguments());
         qemu.args(self.ready.map(Snapshot::arguments).into_iter().flatten());
         let log = File::create(serial)?;
-        let stdin = if self.ready.is_some() { Stdio::piped() } else { Stdio::null() };
-        qemu.stdin(stdin).stdout(log.try_clone()?).stderr(log);
+        qemu.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         let mut qemu = Killed(qemu.spawn()?);
         let slower = if self.clock == Clock::Host { 1 } else { 4 };
         let limit = (limit + AROUND) * self.patience * slower * checks;
@@ -239,6 +239,9 @@ impl Run<'_> {
                 teller.tell(stdin)?;
             }
             if Instant::now() > end {
+                if let Some(stdin) = &mut qemu.0.stdin {
+                    questions::ask(stdin, serial);
+                }
                 return Ok(format!("killed after {limit} s"));
             }
             thread::sleep(Duration::from_millis(200));
