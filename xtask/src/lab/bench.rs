@@ -171,7 +171,7 @@ impl Bench<'_> {
         };
         let (serial, report) = (self.file(number, "serial.log"), self.file(number, "report.log"));
         File::create(&report)?;
-        let mut qemu = machine.command(&self.lab.root, &report);
+        let mut qemu = machine.command(&self.lab, &report);
         qemu.args(Clock::Instructions.arguments()).arg("-plugin").arg(self.plugin_words(number));
         if self.options.profile {
             // Its disk takes the symbols: 10 MB, which a serial port would take minutes for.

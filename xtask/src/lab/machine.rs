@@ -7,7 +7,8 @@ use std::process::{Child, Command};
 
 use clap::ValueEnum;
 
-use super::root::Root;
+use super::Lab;
+use super::emulator::Emulator;
 
 /// How Dom0 runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -121,8 +122,9 @@ impl Machine {
     /// XSAVE, programs of Dom0 and DomU see each other's vector registers now and then; and with SHA instructions, which
     /// QEMU runs without the exception for registers that are another's (CR0.TS), so that a checksum of the same file is
     /// another one each time.
-    pub fn command(&self, root: &Root, report: &Path) -> Command {
-        let mut qemu = root.command("qemu-system-x86_64");
+    pub fn command(&self, lab: &Lab, report: &Path) -> Command {
+        let mut qemu = lab.root.command(&lab.emulator.program);
+        qemu.args(Emulator::arguments());
         qemu.args(["-accel", "tcg,thread=single", "-machine", "q35", "-smp", "1"]);
         qemu.arg("-m").arg(self.memory.machine.to_string());
         qemu.args(["-cpu", CPU, "-no-reboot", "-nodefaults"]);

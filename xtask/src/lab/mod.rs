@@ -3,12 +3,14 @@
 //! The lab: virtual machines on the real Xen under emulation, in which drivers are shown to work.
 //!
 //! `setup` makes everything it needs once, in the cache folder: a Debian 13 ([`root`]), the stock kernel and the kit to
-//! build modules for it ([`kernel`]), a kernel with checks when it is asked for ([`debug_kernel`]), the first roots of Dom0 and DomU ([`image`]). `test` boots a machine
-//! ([`machine`]) for each scenario of `tests/lab/scenarios` ([`scenario`]) and judges what it reported ([`mod@run`]).
+//! build modules for it ([`kernel`]), a kernel with checks when it is asked for ([`debug_kernel`]), the first roots of Dom0
+//! and DomU ([`image`]), the emulator ([`emulator`]). `test` boots a machine ([`machine`]) for each scenario of
+//! `tests/lab/scenarios` ([`scenario`]) and judges what it reported ([`mod@run`]).
 
 mod bench;
 mod cpio;
 mod debug_kernel;
+mod emulator;
 mod image;
 mod kernel;
 mod machine;
@@ -115,6 +117,8 @@ pub struct Lab {
     pub images: image::Images,
     /// The hypervisor, as an ELF file.
     pub xen: PathBuf,
+    /// The program that machines run in.
+    pub emulator: emulator::Emulator,
 }
 
 impl Lab {
@@ -148,7 +152,8 @@ impl Lab {
             let script = "gzip -dc \"$1\" >\"$2.new\" && mv \"$2.new\" \"$2\"";
             command::run(&mut root.script(script, &[&packed, &xen.display().to_string()]))?;
         }
-        Ok(Self { root, kernel, images, xen })
+        let emulator = emulator::Emulator::ensure(&root)?;
+        Ok(Self { root, kernel, images, xen, emulator })
     }
 
     /// Writes Dom0's first root with the project's parts in it, DomU's among them.

@@ -135,7 +135,7 @@ fn machine(lab: &Lab, initrd: &Path, words: String) -> Machine {
 
 fn take_snapshot(lab: &Lab, initrd: &Path, out: &Path) -> Result<Snapshot> {
     let machine = machine(lab, initrd, snapshot::WORDS.into());
-    Snapshot::take(&machine, Clock::Instructions.arguments(), &lab.root, out)
+    Snapshot::take(&machine, Clock::Instructions.arguments(), lab, out)
 }
 
 /// How many times longer than on an idle machine all may take: others may be using its processors.
@@ -217,7 +217,7 @@ impl Run<'_> {
             ..machine(self.lab, self.initrd, words)
         };
         File::create(report)?;
-        let mut qemu = machine.command(&self.lab.root, report);
+        let mut qemu = machine.command(self.lab, report);
         qemu.args(self.clock.arguments());
         qemu.args(self.ready.map(Snapshot::arguments).into_iter().flatten());
         let log = File::create(serial)?;

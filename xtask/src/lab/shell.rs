@@ -42,5 +42,5 @@ pub fn run(options: &Options) -> Result<()> {
         words: "lab=shell".into(),
     };
     println!("booting (about 20 s); end with `poweroff`, or Ctrl-A X");
-    command::run(&mut machine.command(&lab.root, &out.join("report.log")))
+    command::run(&mut machine.command(&lab, &out.join("report.log")))
 }

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use super::Lab;
 use super::machine::{Killed, Machine};
-use super::root::Root;
 
 /// What Dom0 is told on its command line.
 pub const WORDS: &str = "lab=await";
@@ -38,13 +38,13 @@ impl Snapshot {
     /// # Errors
     ///
     /// When it does not come to wait, or the emulator refuses.
-    pub fn take(machine: &Machine, arguments: &[&str], root: &Root, out: &Path) -> Result<Self> {
+    pub fn take(machine: &Machine, arguments: &[&str], lab: &Lab, out: &Path) -> Result<Self> {
         let file = out.join("ready.state");
         let (serial, report) = (out.join("ready.serial.log"), out.join("ready.report.log"));
         let _ = fs::remove_file(&file);
         File::create(&report)?;
         let log = File::create(&serial)?;
-        let mut qemu = machine.command(root, &report);
+        let mut qemu = machine.command(lab, &report);
         qemu.args(arguments).stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         let mut qemu = Killed(qemu.spawn()?);
         let end = Instant::now() + Duration::from_secs(LIMIT);
