@@ -60,6 +60,8 @@ impl Parker {
 
     /// Sleeps until woken, or until a moment of [`now`]. To be called by the thread itself.
     pub fn park(&self, until: Option<u64>) {
+        // A moment that the kernel's signed clock does not know never comes.
+        let until = until.filter(|&until| until <= i64::MAX as u64);
         // SAFETY: The word lives as long as `self`.
         unsafe { sys::causeway_park(self.woken.as_ptr(), until.unwrap_or(u64::MAX)) };
     }

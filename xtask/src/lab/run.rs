@@ -223,6 +223,10 @@ impl Run<'_> {
         let log = File::create(serial)?;
         qemu.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         let mut qemu = Killed(qemu.spawn()?);
+        if let Some(stdin) = &qemu.0.stdin {
+            // Nobody waits here for a machine that does not listen.
+            rustix::io::ioctl_fionbio(stdin, true)?;
+        }
         let slower = if self.clock == Clock::Host { 1 } else { 4 };
         let limit = (limit + AROUND) * self.patience * slower * checks;
         let end = Instant::now() + Duration::from_secs(limit);
