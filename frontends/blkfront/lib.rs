@@ -53,6 +53,7 @@ use kernel::prelude::*;
 use kernel::sync::{Arc, SetOnce};
 use ring_proto::xenbus::vbd::{keys, LINUX_MAJOR};
 use ring_proto::xenbus::{End, State};
+use xen::debugfs::{self, Folder};
 use xen::sysfs::AttributeGroup;
 use xen::xenbus::{Device, Driver, Next, Registration};
 
@@ -68,6 +69,9 @@ module! {
     alias: ["xen:vbd", "xenblk", "block-major-202-*"],
 }
 
+/// Where debugfs has a file for each disk.
+static VIEWS: Folder = Folder::new();
+
 /// The numbers of all disks; there from the module's beginning on.
 static REGISTRY: SetOnce<Arc<Registry>> = SetOnce::new();
 
@@ -78,6 +82,7 @@ struct Blkfront {
     registration: Registration<Frontend>,
     _major: Major,
     _care: xen::workqueue::Open,
+    _views: debugfs::Open,
 }
 
 impl kernel::InPlaceModule for Blkfront {
@@ -89,6 +94,7 @@ impl kernel::InPlaceModule for Blkfront {
                 }
                 REGISTRY.populate(Registry::new()?);
             },
+            _views: VIEWS.open(c"causeway-blkfront"),
             _care: vbd::CARE.open(c"causeway-blkfront")?,
             _major: Major::register(LINUX_MAJOR, c"xvd")?,
             registration <- Registration::new(c"causeway_blkfront", module),
@@ -99,6 +105,7 @@ impl kernel::InPlaceModule for Blkfront {
 /// The driver, and its data of one disk: the files go first.
 struct Frontend {
     _statistics: AttributeGroup<Vbd>,
+    _queues: debugfs::File<Vbd>,
     disk: Cared,
 }
 
@@ -113,7 +120,8 @@ impl Frontend {
         let registry = REGISTRY.as_ref().ok_or(ENODEV)?.clone();
         let disk = Cared::new(Vbd::new(device, registry)?)?;
         let statistics = AttributeGroup::new(device, disk.vbd().clone())?;
-        Ok(Self { _statistics: statistics, disk })
+        let queues = debugfs::File::new(&VIEWS, device.as_ref().name(), disk.vbd().clone())?;
+        Ok(Self { _statistics: statistics, _queues: queues, disk })
     }
 }
 

@@ -9,11 +9,11 @@ use ring_proto::blkif::{
     self, Discard, FrontRing, Indirect, Operation, RawSegment, Response, Rw, RwOp, Segment,
     SegmentArray, Segments, MAX_SEGMENTS, SECTOR_SIZE, SEGMENTS_PER_INDIRECT_PAGE,
 };
-use ring_proto::ring::RingError;
+use ring_proto::ring::{RingError, View};
 use ring_proto::shared::{AsRegion, SharedMemory, PAGE_SIZE};
 use xen::event::Line;
 use xen::grant::{Access, GrantedPage, GrantedRing, Lent, Terms};
-use xen::{DomId, GrantRef};
+use xen::{DomId, GrantRef, Port};
 
 use crate::breach::Breach;
 use crate::disk::Queues;
@@ -176,6 +176,11 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// How far its ring is, and the port of its event channel.
+    pub(crate) fn view(&self) -> (View, Option<Port>) {
+        (self.ring.view(), self.line.port())
+    }
+
     /// Everything that the data path needs is allocated here.
     ///
     /// # Errors

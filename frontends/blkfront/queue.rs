@@ -8,6 +8,8 @@
 //! Requests come from any CPU and answers come in an interrupt, so a lock stands before the link. It is held while a
 //! request is put into the ring or answers are taken out; not while what was read is copied, nor while requests end.
 
+use core::fmt::{self, Formatter};
+
 use block::mq::{Batch, Refused, Request, Status};
 use kernel::prelude::*;
 use kernel::sync::{new_spinlock_irq, Arc, SpinLockIrq};
@@ -241,6 +243,22 @@ impl Queue {
             sum.pages = link.pages.count() as u64;
         }
         sum
+    }
+
+    /// How it stands, in a line.
+    pub(crate) fn view(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        let (phase, waiting, link) = {
+            let inner = self.inner.lock();
+            (inner.phase, inner.waiting.len(), inner.link.as_ref().map(Link::view))
+        };
+        write!(out, "{phase:?}, {waiting} wait")?;
+        if let Some((ring, port)) = link {
+            write!(out, ", {ring}")?;
+            if let Some(port) = port {
+                write!(out, ", port {port}")?;
+            }
+        }
+        out.write_str("\n")
     }
 
     /// Frees pages that are not used.

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What sysfs shows of a device, in the files that Linux's driver has.
+//! What sysfs shows of a device, in the files that Linux's driver has; and, in debugfs, how its queues stand.
 
 use core::fmt;
 
 use block::bdev::DeviceNumber;
 use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex};
+use xen::debugfs::{self, Folder, View};
 use xen::sysfs::{AttributeGroup, Attributes};
 use xen::xenbus::Device;
 
@@ -79,6 +80,19 @@ impl Attributes for Counted {
     }
 }
 
+impl View for Counted {
+    fn view(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, queue) in self.queues.lock().iter().enumerate() {
+            write!(out, "queue {number}: ")?;
+            queue.view(out)?;
+        }
+        Ok(())
+    }
+}
+
+/// Where debugfs has a file for each device.
+pub(crate) static VIEWS: Folder = Folder::new();
+
 /// Which block device it is, and how it may be used.
 pub(crate) struct Opened {
     pub(crate) number: DeviceNumber,
@@ -103,13 +117,15 @@ impl Attributes for Opened {
 pub(crate) struct Files {
     _opened: AttributeGroup<Opened>,
     _counted: AttributeGroup<Counted>,
+    _queues: debugfs::File<Counted>,
 }
 
 impl Files {
     pub(crate) fn new(device: &Device, opened: Opened, counted: Arc<Counted>) -> Result<Self> {
         Ok(Self {
             _opened: AttributeGroup::new(device, Arc::new(opened, GFP_KERNEL)?)?,
-            _counted: AttributeGroup::new(device, counted)?,
+            _counted: AttributeGroup::new(device, counted.clone())?,
+            _queues: debugfs::File::new(&VIEWS, device.as_ref().name(), counted)?,
         })
     }
 }

@@ -68,6 +68,7 @@ struct Module {
     registration: Registration<Adapter<driver::Driver>>,
     devices: Devices,
     work: xen::workqueue::Open,
+    views: xen::debugfs::Open,
 }
 
 /// Waits for the end of all devices: of those that the driver let go of, some may not have finished what they took.
@@ -86,6 +87,7 @@ impl kernel::InPlaceModule for Module {
         try_pin_init!(Self {
             _: { if !xen::in_domain() { return Err(ENODEV); } params::settle(); },
             work: vbd::WORK.open(c"causeway-blkback")?,
+            views: attributes::VIEWS.open(c"causeway-blkback"),
             devices: Devices,
             registration <- Registration::new(c"causeway-vbd", module),
         })

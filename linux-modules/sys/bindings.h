@@ -15,6 +15,7 @@
 
 #include "bdev.h"
 #include "blkmq.h"
+#include "debugfs.h"
 #include "shim.h"
 #include "thread.h"
 #include "work.h"

@@ -13,6 +13,7 @@ mod care;
 mod control;
 
 use core::convert::Infallible;
+use core::fmt;
 
 use block::NoIo;
 use kernel::device::Core;
@@ -22,6 +23,7 @@ use kernel::sync::{new_mutex, Arc, Mutex};
 use kernel::time::{delay::fsleep, Delta};
 use ring_proto::xenbus::vbd::{DiskNumber, FrontendConfig};
 use ring_proto::xenbus::{self, keys, Frontend, FrontendWork, ReadDirectory, State};
+use xen::debugfs::View;
 use xen::xenbus::Device;
 
 use crate::minors::{Minors, Registry};
@@ -90,6 +92,20 @@ impl Vbd {
         sum
     }
 
+}
+
+impl View for Vbd {
+    fn view(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let control = self.control.lock();
+        for (number, queue) in control.queues().iter().enumerate() {
+            write!(out, "queue {number}: ")?;
+            queue.view(out)?;
+        }
+        Ok(())
+    }
+}
+
+impl Vbd {
     /// Does what the states of both ends ask for.
     pub(crate) fn follow(&self, device: &Device<Core<'_>>, mut backend: State) {
         let _scope = NoIo::begin();

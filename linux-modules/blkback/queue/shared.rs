@@ -2,6 +2,7 @@
 
 //! What a queue's thread, its interrupt, the ends of its bios and the control of its device share.
 
+use core::fmt::{self, Formatter};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use block::finished::Finished;
@@ -84,6 +85,29 @@ impl Shared {
         if notify {
             self.line.notify();
         }
+    }
+
+    /// How it stands, in a line.
+    pub(crate) fn view(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        let ring = self.ring.lock().as_ref().map(BackRing::view);
+        match ring {
+            Some(ring) => write!(out, "{ring}")?,
+            None => out.write_str("ended")?,
+        }
+        match self.line.port() {
+            Some(port) => write!(out, ", port {port}")?,
+            None => out.write_str(", no port")?,
+        }
+        for (set, what) in [
+            (&self.waits, "waits for the disk"),
+            (&self.stop, "is to end"),
+            (&self.broken, "the frontend broke the ring"),
+        ] {
+            if set.load(Ordering::Relaxed) {
+                write!(out, ", {what}")?;
+            }
+        }
+        out.write_str("\n")
     }
 
     /// Tells the queue to end. If its frontend has left, what remains of long discards is not done.

@@ -159,6 +159,11 @@ impl<M: SharedMemory> BackRing<M> {
         either!(Back, &mut self.ring, |ring| ring.final_check())
     }
 
+    /// How far both ends are.
+    pub fn view(&self) -> ring::View {
+        either!(Back, &self.ring, |ring| ring.view())
+    }
+
     /// The memory that the ring lies in.
     pub fn memory(&self) -> &M {
         either!(Back, &self.ring, |ring| ring.memory())
@@ -269,6 +274,11 @@ impl<M: SharedMemory> FrontRing<M> {
     /// As [`available`](Self::available).
     pub fn final_check_after(&mut self, count: u32) -> Result<bool, RingError> {
         either!(Front, &mut self.ring, |ring| ring.final_check_after(count))
+    }
+
+    /// How far both ends are.
+    pub fn view(&self) -> ring::View {
+        either!(Front, &self.ring, |ring| ring.view())
     }
 
     /// The memory that the ring lies in.

@@ -5,7 +5,7 @@
 use core::marker::PhantomData;
 use core::mem::size_of;
 
-use super::{header, publish, slot_offset, slots, RingError, AHEAD};
+use super::{header, publish, slot_offset, slots, RingError, View, AHEAD};
 use crate::shared::{SharedMemory, Wire};
 
 /// A backend's end of a ring over memory `M`.
@@ -162,6 +162,11 @@ impl<M: SharedMemory, Req: Wire, Rsp: Wire> BackRing<M, Req, Rsp> {
         }
         self.memory.publish(header::REQ_EVENT, self.req_cons.wrapping_add(1));
         Ok(self.available()? > 0)
+    }
+
+    /// How far both ends are.
+    pub fn view(&self) -> View {
+        View::new(&self.memory, self.size(), self.req_cons, self.rsp_prod)
     }
 
     /// The memory that the ring lies in.

@@ -4,7 +4,7 @@
 
 use core::marker::PhantomData;
 
-use super::{header, publish, slot_len, slot_offset, slots, RingError, AHEAD};
+use super::{header, publish, slot_len, slot_offset, slots, RingError, View, AHEAD};
 use crate::shared::{SharedMemory, Wire};
 
 /// A frontend's end of a ring over memory `M`.
@@ -172,6 +172,11 @@ impl<M: SharedMemory, Req: Wire, Rsp: Wire> FrontRing<M, Req, Rsp> {
         }
         self.memory.publish(header::RSP_EVENT, self.rsp_cons.wrapping_add(count));
         Ok(self.available()? > 0)
+    }
+
+    /// How far both ends are.
+    pub fn view(&self) -> View {
+        View::new(&self.memory, self.size(), self.req_prod, self.rsp_cons)
     }
 
     /// The memory that the ring lies in.

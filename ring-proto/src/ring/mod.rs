@@ -17,9 +17,11 @@
 
 mod back;
 mod front;
+mod view;
 
 pub use back::BackRing;
 pub use front::FrontRing;
+pub use view::View;
 
 use core::mem::{align_of, size_of};
 

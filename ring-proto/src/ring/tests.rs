@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT OR Apache-2.0
 
 use std::collections::VecDeque;
+use std::string::ToString;
 
 use proptest::prelude::*;
 
@@ -43,6 +44,32 @@ fn sizes_are_those_of_ring_h() {
     // The union takes the larger size and the stricter alignment.
     assert_eq!(slot_len::<[u8; 9], u64>(), 16);
     assert_eq!(slot_len::<u32, [u16; 5]>(), 12);
+}
+
+#[test]
+fn a_view_tells_how_far_both_ends_are() {
+    let (mut front, mut back, memory) = ring_at(u32::MAX, LEN);
+    front.push(&[1; 3]).unwrap();
+    front.push(&[2; 3]).unwrap();
+    assert!(front.publish());
+    back.pop().unwrap();
+    memory.store(header::RSP_EVENT, 77);
+    let header = View {
+        size: 4,
+        req_prod: 1,
+        req_event: 0,
+        rsp_prod: u32::MAX,
+        rsp_event: 77,
+        request: 1,
+        response: u32::MAX,
+    };
+    assert_eq!(front.view(), header);
+    assert_eq!(back.view(), View { request: 0, ..header });
+    assert_eq!(
+        back.view().to_string(),
+        "slots 4, req_prod 1, req_event 0, rsp_prod 4294967295, rsp_event 77, \
+         next request 0, next response 4294967295"
+    );
 }
 
 #[test]

@@ -12,6 +12,7 @@ parameter() { echo "$2" >"/sys/module/causeway_blkback/parameters/$1"; }
 # The folder in sysfs of the one device there is.
 device() { echo /sys/bus/xen-backend/devices/vbd-*-*; }
 statistic() { cat "$(device)/statistics/$1"; }
+queues() { echo "/sys/kernel/debug/causeway-blkback/$(basename "$(device)")"; }
 
 connected() { must await_value 15 "$(disk_front d1 xvda)/state" 4; }
 
@@ -70,6 +71,9 @@ statistics() {
     [ "$(statistic persistent_grants)" -gt 0 ]
     expect_eq "pages mapped for one request each" "$(statistic mapped_grants)" 0
     expect_eq "requests refused" "$(statistic refused)" 0
+    # All that was asked for is answered.
+    grep -q '^queue 0: slots 128, req_prod \([0-9]*\), .*, rsp_prod \1, .*, port [0-9]*$' "$(queues)" ||
+        fail "debugfs says: $(cat "$(queues)")"
 }
 
 resize() {
@@ -234,10 +238,16 @@ block_list() {
 }
 
 end() {
+    exec 7<"$(queues)"
     domu_stop d1
     disk_remove one
     [ ! -e "$(device)" ]
+    # A file that is open does not outlive the module, nor the device in it.
+    if cat <&7; then fail "a device that is gone was shown"; fi
+    if rmmod causeway_blkback; then fail "unloaded under an open file"; fi
+    exec 7<&-
     must rmmod causeway_blkback
+    [ ! -e /sys/kernel/debug/causeway-blkback ]
     ! dmesg | grep -i 'foreign page'
 }
 

@@ -26,6 +26,7 @@ keys() {
     expect_eq "feature-persistent" "$(xenstore-read "$front/feature-persistent")" 1
     must xenstore-read "$front/ring-ref" "$front/event-channel"
     xl block-list d1 | grep -q " 4 "
+    domu_must d1 'grep -q "^queue 0: Connected, 0 wait, slots [0-9]*, req_prod .*, port [0-9]*$" /sys/kernel/debug/causeway-blkfront/vbd-51712'
 }
 
 # Numbers as Linux' own frontend gives them: names of other buses become xvd, and what lies beyond xvdp is numbered anew.
