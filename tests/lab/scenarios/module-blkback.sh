@@ -12,7 +12,7 @@ parameter() { echo "$2" >"/sys/module/causeway_blkback/parameters/$1"; }
 # The folder in sysfs of the one device there is.
 device() { echo /sys/bus/xen-backend/devices/vbd-*-*; }
 statistic() { cat "$(device)/statistics/$1"; }
-queues() { echo "/sys/kernel/debug/causeway-blkback/$(basename "$(device)")"; }
+view() { echo "/sys/kernel/debug/causeway-blkback/$(basename "$(device)")"; }
 
 connected() { must await_value 15 "$(disk_front d1 xvda)/state" 4; }
 
@@ -72,8 +72,8 @@ statistics() {
     expect_eq "pages mapped for one request each" "$(statistic mapped_grants)" 0
     expect_eq "requests refused" "$(statistic refused)" 0
     # All that was asked for is answered.
-    grep -q '^queue 0: slots 128, req_prod \([0-9]*\), .*, rsp_prod \1, .*, port [0-9]*$' "$(queues)" ||
-        fail "debugfs says: $(cat "$(queues)")"
+    grep -q '^queue 0: slots 128, req_prod \([0-9]*\), .*, rsp_prod \1, .*, port [0-9]*$' "$(view)" ||
+        fail "debugfs says: $(cat "$(view)")"
 }
 
 resize() {
@@ -238,7 +238,7 @@ block_list() {
 }
 
 end() {
-    exec 7<"$(queues)"
+    exec 7<"$(view)"
     domu_stop d1
     disk_remove one
     [ ! -e "$(device)" ]
