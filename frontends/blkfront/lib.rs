@@ -94,7 +94,7 @@ impl kernel::InPlaceModule for Blkfront {
                 }
                 REGISTRY.populate(Registry::new()?);
             },
-            _views: VIEWS.open(c"causeway-blkfront"),
+            _views: VIEWS.open(c"causeway-blkfront")?,
             _care: vbd::CARE.open(c"causeway-blkfront")?,
             _major: Major::register(LINUX_MAJOR, c"xvd")?,
             registration <- Registration::new(c"causeway_blkfront", module),
@@ -120,7 +120,7 @@ impl Frontend {
         let registry = REGISTRY.as_ref().ok_or(ENODEV)?.clone();
         let disk = Cared::new(Vbd::new(device, registry)?)?;
         let statistics = AttributeGroup::new(device, disk.vbd().clone())?;
-        let queues = debugfs::File::new(&VIEWS, device.as_ref().name(), disk.vbd().clone())?;
+        let queues = debugfs::File::new(&VIEWS, device.as_ref().name(), disk.vbd().clone());
         Ok(Self { _statistics: statistics, _queues: queues, disk })
     }
 }

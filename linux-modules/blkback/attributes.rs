@@ -125,7 +125,7 @@ impl Files {
         Ok(Self {
             _opened: AttributeGroup::new(device, Arc::new(opened, GFP_KERNEL)?)?,
             _counted: AttributeGroup::new(device, counted.clone())?,
-            _queues: debugfs::File::new(&VIEWS, device.as_ref().name(), counted)?,
+            _queues: debugfs::File::new(&VIEWS, device.as_ref().name(), counted),
         })
     }
 }

@@ -87,7 +87,7 @@ impl kernel::InPlaceModule for Module {
         try_pin_init!(Self {
             _: { if !xen::in_domain() { return Err(ENODEV); } params::settle(); },
             work: vbd::WORK.open(c"causeway-blkback")?,
-            views: attributes::VIEWS.open(c"causeway-blkback"),
+            views: attributes::VIEWS.open(c"causeway-blkback")?,
             devices: Devices,
             registration <- Registration::new(c"causeway-vbd", module),
         })

@@ -24,7 +24,17 @@ static const struct file_operations view_operations = {
 	.release = single_release,
 };
 
+struct dentry *causeway_debugfs_folder(const char *name)
+{
+	return debugfs_create_dir(name, NULL);
+}
+
 struct dentry *causeway_debugfs_file(const char *name, struct dentry *folder, struct causeway_view *view)
 {
 	return debugfs_create_file(name, 0400, folder, view, &view_operations);
+}
+
+void causeway_debugfs_remove(struct dentry *entry)
+{
+	debugfs_remove(entry);
 }

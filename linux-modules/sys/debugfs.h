@@ -11,6 +11,8 @@ struct causeway_view {
 	int (*show)(struct seq_file *file, void *unused);
 };
 
+struct dentry *causeway_debugfs_folder(const char *name);
 struct dentry *causeway_debugfs_file(const char *name, struct dentry *folder, struct causeway_view *view);
+void causeway_debugfs_remove(struct dentry *entry);
 
 #endif

@@ -14,11 +14,11 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use kernel::bindings;
 use kernel::prelude::*;
 use kernel::seq_file::SeqFile;
-use kernel::sync::Arc;
+use kernel::sync::{rcu, Arc, ArcBorrow};
 
 /// What is shown as a file.
 pub trait View: Send + Sync + 'static {
-    /// Writes the text. It may be asked for twice for one reading.
+    /// Writes the text. One reading may ask for it more than once, until there is room for all of it.
     ///
     /// # Errors
     ///
@@ -26,10 +26,26 @@ pub trait View: Send + Sync + 'static {
     fn view(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result;
 }
 
-/// Where a driver has its folder: a static.
-pub struct Folder(AtomicPtr<bindings::dentry>);
+/// A folder or a file, or an error in its place, which the kernel's functions pass over.
+struct Entry(*mut bindings::dentry);
 
-/// The folder is there as long as this lives.
+// SAFETY: An entry may be removed from any thread.
+unsafe impl Send for Entry {}
+// SAFETY: As above; files may be made in a folder by several threads at once.
+unsafe impl Sync for Entry {}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        // SAFETY: Whoever made `self` gave what the kernel returned, and nobody else removes it: a folder outlives its
+        // files. This waits for whoever reads.
+        unsafe { sys::causeway_debugfs_remove(self.0) };
+    }
+}
+
+/// Where a driver has its folder: a static.
+pub struct Folder(AtomicPtr<Entry>);
+
+/// Files can be made in the folder as long as this lives. The folder goes with it and with the last of them.
 pub struct Open(&'static Folder);
 
 impl Folder {
@@ -40,27 +56,53 @@ impl Folder {
     }
 
     /// Makes the folder, in debugfs' root.
-    pub fn open(&'static self, name: &CStr) -> Open {
+    ///
+    /// # Errors
+    ///
+    /// When there is one already, or no memory.
+    pub fn open(&'static self, name: &CStr) -> Result<Open> {
         // SAFETY: The name is a C string.
-        let folder = unsafe { bindings::debugfs_create_dir(name.as_char_ptr(), null_mut()) };
-        self.0.store(folder, Ordering::Release);
-        Open(self)
+        let folder = Entry(unsafe { sys::causeway_debugfs_folder(name.as_char_ptr()) });
+        let folder = Arc::into_raw(Arc::new(folder, GFP_KERNEL)?).cast_mut();
+        if self.0.compare_exchange(null_mut(), folder, Ordering::AcqRel, Ordering::Relaxed).is_err()
+        {
+            // SAFETY: It was made above, and nobody knows it.
+            drop(unsafe { Arc::from_raw(folder) });
+            return Err(EBUSY);
+        }
+        Ok(Open(self))
+    }
+
+    /// The folder, if it is [open](Self::open).
+    fn get(&self) -> Option<Arc<Entry>> {
+        let _reader = rcu::read_lock();
+        let folder = self.0.load(Ordering::Acquire);
+        if folder.is_null() {
+            return None;
+        }
+        // SAFETY: It came from an `Arc`, which `Open` keeps until all readers are gone.
+        Some(unsafe { ArcBorrow::from_raw(folder) }.into())
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         let folder = self.0 .0.swap(null_mut(), Ordering::AcqRel);
-        // SAFETY: It is that of `open`, or an error, which is ignored.
-        unsafe { bindings::debugfs_remove(folder) };
+        // SAFETY: It is that of `open`, and nobody finds it any more once all readers are gone.
+        unsafe {
+            bindings::synchronize_rcu();
+            drop(Arc::from_raw(folder));
+        }
     }
 }
 
 /// A file that shows a [`View`]. It is gone when this is dropped, which waits for whoever reads it: to be dropped under no
-/// lock that [`View::view`] takes, and before the folder.
+/// lock that [`View::view`] takes.
 pub struct File<V: View> {
-    file: *mut bindings::dentry,
-    _inner: Pin<KBox<Inner<V>>>,
+    // Dropped in this order.
+    _file: Option<Entry>,
+    _folder: Option<Arc<Entry>>,
+    _inner: Option<Pin<KBox<Inner<V>>>>,
 }
 
 #[repr(C)]
@@ -70,52 +112,27 @@ struct Inner<V> {
     value: Arc<V>,
 }
 
-// SAFETY: A dentry may be removed from any thread, and the value may be shared.
-unsafe impl<V: View> Send for File<V> {}
-// SAFETY: As above; a shared reference allows nothing.
-unsafe impl<V: View> Sync for File<V> {}
-
 impl<V: View> File<V> {
     /// Makes the file.
-    ///
-    /// # Errors
-    ///
-    /// When there is no memory for what it shows.
-    pub fn new(folder: &'static Folder, name: &CStr, value: Arc<V>) -> Result<Self> {
+    pub fn new(folder: &'static Folder, name: &CStr, value: Arc<V>) -> Self {
         let view = sys::causeway_view { show: Some(Self::show) };
-        let inner = KBox::pin(Inner { view, value }, GFP_KERNEL)?;
-        let folder = folder.0.load(Ordering::Acquire);
-        let file = if folder.is_null() {
-            // In debugfs' root it would be nobody's.
-            null_mut()
-        } else {
-            // SAFETY: The folder is there, or an error that is given back. `inner` stays where it is until `drop` has
-            // removed the file, and nobody writes to it.
-            unsafe {
-                sys::causeway_debugfs_file(
-                    name.as_char_ptr(),
-                    folder,
-                    core::ptr::from_ref(&*inner).cast_mut().cast(),
-                )
-            }
-        };
-        Ok(Self { file, _inner: inner })
+        let inner = KBox::pin(Inner { view, value }, GFP_KERNEL).ok();
+        let folder = folder.get();
+        let file = folder.as_ref().zip(inner.as_ref()).map(|(folder, inner)| {
+            let view = core::ptr::from_ref(&**inner).cast_mut().cast();
+            // SAFETY: The folder is there. `inner` stays where it is until the file was removed, and nobody writes to it.
+            Entry(unsafe { sys::causeway_debugfs_file(name.as_char_ptr(), folder.0, view) })
+        });
+        Self { _file: file, _folder: folder, _inner: inner }
     }
 
     extern "C" fn show(file: *mut bindings::seq_file, _unused: *mut c_void) -> c_int {
-        // SAFETY: The kernel gives a file that this thread has for itself, and `private` is what `new` gave: `drop` waits
-        // for this function.
+        // SAFETY: The kernel gives a file that this thread has for itself, and `private` is what `new` gave, which lives
+        // until the file was removed: that waits for this function.
         let (file, inner) =
             unsafe { (SeqFile::from_raw(file), &*(*file).private.cast::<Inner<V>>()) };
         file.call_printf(format_args!("{}", Shown(&*inner.value)));
         0
-    }
-}
-
-impl<V: View> Drop for File<V> {
-    fn drop(&mut self) {
-        // SAFETY: It is that of `new`; an error and null are ignored. This waits for whoever reads it.
-        unsafe { bindings::debugfs_remove(self.file) };
     }
 }
 

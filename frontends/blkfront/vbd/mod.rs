@@ -92,20 +92,6 @@ impl Vbd {
         sum
     }
 
-}
-
-impl View for Vbd {
-    fn view(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let control = self.control.lock();
-        for (number, queue) in control.queues().iter().enumerate() {
-            write!(out, "queue {number}: ")?;
-            queue.view(out)?;
-        }
-        Ok(())
-    }
-}
-
-impl Vbd {
     /// Does what the states of both ends ask for.
     pub(crate) fn follow(&self, device: &Device<Core<'_>>, mut backend: State) {
         let _scope = NoIo::begin();
@@ -209,6 +195,17 @@ impl Vbd {
     fn number(&self) -> Result<Minors> {
         let number = DiskNumber::of(self.config.virtual_device).ok_or(ENODEV)?;
         self.registry.take(number)
+    }
+}
+
+impl View for Vbd {
+    fn view(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let control = self.control.lock();
+        for (number, queue) in control.queues().iter().enumerate() {
+            write!(out, "queue {number}: ")?;
+            queue.view(out)?;
+        }
+        Ok(())
     }
 }
 

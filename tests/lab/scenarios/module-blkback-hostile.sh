@@ -76,10 +76,9 @@ closed() {
     expect_eq "grants of the domain" "$(grants_of "$(domu_id bad)")" "$(cat /run/lab/grants)"
 }
 
-# Rings that cannot be mapped, in all haste: each is a line of the bus and one of ours, until they have to wait. A legal
-# frontend is served after that.
 # A ring that cannot be mapped makes a line of the bus and one of ours. Of each kind there are 16 at once, then one in ten
-# seconds; how many of ours are left depends on how long ago the attacks before were.
+# seconds; how many of ours are left depends on how long ago the attacks before were. A legal frontend is served after
+# that.
 rings() {
     local before more most began=$SECONDS
     before=$(log_lines)

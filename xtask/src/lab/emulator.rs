@@ -7,7 +7,7 @@
 //! of its own before the domain exits to the hypervisor, as it does whenever a timer's moment has come, it finds the note
 //! and delivers the interrupt once more, and does not ask whether the domain has interrupts on. A kernel that holds a lock
 //! then may wait for that lock in the interrupt, for ever; and a wait with PAUSE is so dear in emulation that no limit of
-//! time in the machine is reached. (QEMU 10.0 to 11.1 at least; `target/i386/tcg/system/svm_helper.c`.)
+//! time in the machine is reached. (QEMU 10.0; `target/i386/tcg/system/svm_helper.c`.)
 //!
 //! The copy lacks the note: the instruction that writes it does nothing.
 
@@ -21,6 +21,7 @@ use object::{Object, ObjectSection, ObjectSymbol, SectionKind};
 use super::folder;
 use super::root::Root;
 use super::stamp::Stamp;
+use crate::command;
 
 /// Debian's.
 const STOCK: &str = "/usr/bin/qemu-system-x86_64";
@@ -31,6 +32,9 @@ const FIRMWARE: [&str; 2] = ["/usr/share/qemu", "/usr/share/seabios"];
 /// The function that starts a domain, and the one by which it delivers an interrupt.
 const START: &str = "helper_vmrun";
 const DELIVER: &str = "do_interrupt_x86_hardirq";
+
+/// Counts the ways in which the copy was made: another one makes it anew.
+const RECIPE: u32 = 1;
 
 /// How far before the call the instruction is looked for, in bytes.
 const BEFORE: usize = 96;
@@ -50,16 +54,18 @@ impl Emulator {
     ///
     /// # Errors
     ///
-    /// When a file cannot be read or written.
+    /// When a file cannot be read or written, or QEMU is no program.
     pub fn ensure(root: &Root) -> Result<Self> {
         let stock = root.outside(STOCK);
         let metadata = fs::metadata(&stock).with_context(|| stock.display().to_string())?;
         let copy = folder().join("qemu-system-x86_64");
-        let stamp = Stamp::new("emulator", format!("{} {}", metadata.len(), metadata.mtime()));
+        let made_from = format!("{RECIPE}: {} {}", metadata.len(), metadata.mtime());
+        let stamp = Stamp::new("emulator", made_from);
+        let _lock = command::lock(&folder().join("emulator.lock"))?;
         if !stamp.is_current() || !copy.exists() {
-            if let Err(why) = make(&stock, &copy) {
+            if !make(&stock, &copy)? {
                 println!(
-                    "QEMU runs as it is, with a fault that stops a machine now and then: {why:#}"
+                    "this QEMU runs as it is: it may have a fault that stops a machine at times"
                 );
                 return Ok(Self { program: STOCK.into() });
             }
@@ -74,49 +80,41 @@ impl Emulator {
     }
 }
 
-fn make(stock: &Path, copy: &Path) -> Result<()> {
+/// Makes the copy, if QEMU is built like those that are known.
+fn make(stock: &Path, copy: &Path) -> Result<bool> {
     let mut image = fs::read(stock).with_context(|| stock.display().to_string())?;
-    let at = note(&image)?;
+    let Some(at) = note(&image)? else { return Ok(false) };
     image[at..at + NOP.len()].copy_from_slice(&NOP);
     // One that runs cannot be written to.
     let new: PathBuf = copy.with_extension("new");
     fs::write(&new, image)?;
     fs::set_permissions(&new, fs::metadata(stock)?.permissions())?;
-    Ok(fs::rename(&new, copy)?)
+    fs::rename(&new, copy)?;
+    Ok(true)
 }
 
-/// Where in the file the instruction stands that writes the note.
-fn note(image: &[u8]) -> Result<usize> {
+/// Where in the file the instruction stands that writes the note; `None` if that is not clear.
+fn note(image: &[u8]) -> Result<Option<usize>> {
     let elf = object::File::parse(image)?;
-    let symbol = |name: &str| {
-        elf.dynamic_symbols()
-            .find(|symbol| symbol.name() == Ok(name))
-            .with_context(|| format!("it does not name `{name}`"))
-    };
-    let (start, deliver) = (symbol(START)?, symbol(DELIVER)?.address());
-    let code = elf
-        .sections()
-        .filter(|section| section.kind() == SectionKind::Text)
-        .find_map(|section| {
-            let from = start.address().checked_sub(section.address())?;
-            let (offset, size) = section.file_range()?;
-            (from < size).then_some((offset + from) as usize)
-        })
-        .with_context(|| format!("`{START}` is in no section"))?;
-    let function = image.get(code..code + start.size() as usize).context("a short file")?;
-    let at = store(function, start.address(), deliver)
-        .with_context(|| format!("`{START}` is not built like those that are known"))?;
-    Ok(code + at)
+    let symbol = |name: &str| elf.dynamic_symbols().find(|symbol| symbol.name() == Ok(name));
+    let (Some(start), Some(deliver)) = (symbol(START), symbol(DELIVER)) else { return Ok(None) };
+    let mut code = elf.sections().filter(|section| section.kind() == SectionKind::Text);
+    let at = code.find_map(|section| {
+        let from = start.address().checked_sub(section.address())?;
+        let (offset, size) = section.file_range()?;
+        (from < size).then_some((offset + from) as usize)
+    });
+    let function = at.and_then(|at| image.get(at..at + start.size() as usize));
+    let store = function.and_then(|code| store(code, start.address(), deliver.address()));
+    Ok(at.zip(store).map(|(at, store)| at + store))
 }
 
-/// Where in `function`, which stands at `address`, the note is written: `mov %r32, disp32(%rbx)`, before the one call of
-/// `deliver`, with a negative displacement, because the note is in the part of the processor's state before the one that
-/// `%rbx` points to. `None` if there is not exactly one.
+/// Where in `function`, which stands at `address`, the note is written: `mov %esi, disp32(%rbx)`, before the one call of
+/// `deliver`, whose second argument `%esi` is the interrupt; with a negative displacement, because the note is in the part
+/// of the processor's state before the one that `%rbx` points to. `None` if there is not exactly one.
 fn store(function: &[u8], address: u64, deliver: u64) -> Option<usize> {
     const CALL: u8 = 0xe8;
-    const MOV: u8 = 0x89;
-    /// The bits of the second byte that say `disp32(%rbx)`.
-    const TO: (u8, u8) = (0b11_000_111, 0b10_000_011);
+    const MOV: [u8; 2] = [0x89, 0b10_110_011];
     let word = |at: usize| Some(i32::from_le_bytes(*function.get(at..)?.first_chunk()?));
     let calls = |&at: &usize| {
         function[at] == CALL
@@ -126,11 +124,10 @@ fn store(function: &[u8], address: u64, deliver: u64) -> Option<usize> {
     };
     let call = only((0..function.len()).filter(calls))?;
     let stores = |&at: &usize| {
-        function[at] == MOV
-            && function[at + 1] & TO.0 == TO.1
+        function[at..].starts_with(&MOV)
             && word(at + 2).is_some_and(|to| (-0x8000..0).contains(&to))
     };
-    only((call.saturating_sub(BEFORE)..call).filter(stores))
+    only((call.saturating_sub(BEFORE)..call.saturating_sub(NOP.len())).filter(stores))
 }
 
 fn only<T>(mut all: impl Iterator<Item = T>) -> Option<T> {

@@ -20,19 +20,21 @@ const KEYS: &str = "d0rae";
 /// How long Xen may take to answer.
 const ANSWERS: Duration = Duration::from_secs(20);
 
-/// Asks, and prints the end of the log `serial` with the answers in it. Best effort: the machine may be past answering.
-pub fn ask(mut qemu: impl Write, serial: &Path) {
+/// Asks the machine of the scenario `name`, and prints the end of the log `serial` with the answers in it. Best effort: it
+/// may be past answering. Returns where in the log the answers begin.
+pub fn ask(name: &str, mut qemu: impl Write, serial: &Path) -> usize {
     let before = fs::metadata(serial).map_or(0, |file| file.len()) as usize;
     if let Err(why) = put(&mut qemu) {
-        println!("     the emulator cannot be asked: {why}");
+        println!("{name} | the emulator cannot be asked: {why}");
     }
     let log = fs::read(serial).unwrap_or_default();
     let (story, answers) = log.split_at(before.min(log.len()));
     let (story, answers) = (String::from_utf8_lossy(story), String::from_utf8_lossy(answers));
     let last = story.lines().count().saturating_sub(10);
     for line in story.lines().skip(last).chain(answers.lines().filter(|line| tells(line))) {
-        println!("     | {}", line.trim_end());
+        println!("{name} | {}", line.trim_end());
     }
+    before
 }
 
 fn put(qemu: &mut impl Write) -> io::Result<()> {

@@ -165,15 +165,18 @@ impl Run<'_> {
         let file = |kind: &str| self.out.join(format!("{name}.{kind}"));
         let (serial, report) = (file("serial.log"), file("report.log"));
         let start = Instant::now();
-        let mut shown = Vec::new();
-        let ended = match self.boot(&serial, &report, &mut shown) {
+        let (mut shown, mut asked) = (Vec::new(), None);
+        let ended = match self.boot(&serial, &report, &mut shown, &mut asked) {
             Ok(ended) => ended,
             Err(why) => format!("{why:#}"),
         };
-        let text = |path: &Path| {
-            String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).replace('\r', "")
+        let text = |path: &Path, most: Option<usize>| {
+            let mut text = fs::read(path).unwrap_or_default();
+            text.truncate(most.unwrap_or(usize::MAX));
+            String::from_utf8_lossy(&text).replace('\r', "")
         };
-        let results = self.scenario.judge(&text(&serial), &text(&report), &ended);
+        // What Xen was asked for looks like its oopses.
+        let results = self.scenario.judge(&text(&serial, asked), &text(&report, None), &ended);
         let seconds = start.elapsed().as_secs();
         for (name, why) in &results {
             let line = match why {
@@ -196,8 +199,15 @@ impl Run<'_> {
         results
     }
 
-    /// Runs the machine until it ends, or its time is up; says which. Prints results as they come, and lists them.
-    fn boot(&self, serial: &Path, report: &Path, shown: &mut Vec<String>) -> Result<String> {
+    /// Runs the machine until it ends, or its time is up; says which. Prints results as they come, and lists them. `asked`
+    /// is where in its log answers to questions begin, if there were any.
+    fn boot(
+        &self,
+        serial: &Path,
+        report: &Path,
+        shown: &mut Vec<String>,
+        asked: &mut Option<usize>,
+    ) -> Result<String> {
         let Scenario { name, limit, dom0, .. } = self.scenario;
         let checked = self.lab.kernel.debug.is_some();
         let checks = if checked { CHECKS } else { 1 };
@@ -244,7 +254,7 @@ impl Run<'_> {
             }
             if Instant::now() > end {
                 if let Some(stdin) = &mut qemu.0.stdin {
-                    questions::ask(stdin, serial);
+                    *asked = Some(questions::ask(name, stdin, serial));
                 }
                 return Ok(format!("killed after {limit} s"));
             }
