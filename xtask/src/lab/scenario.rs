@@ -139,7 +139,7 @@ const REPORT: usize = 100;
 /// Whether the report is about `gnttab_unmap_refs_sync` of Linux, which has a work item on its stack and does not say so.
 fn is_linux<'a>(line: &str, lines: impl Iterator<Item = &'a str>) -> bool {
     let mut report = lines.take(REPORT).take_while(|line| !line.contains("</TASK>"));
-    line.contains("lib/debugobjects.c")
+    ["ODEBUG: ", "lib/debugobjects.c"].iter().any(|sign| line.contains(sign))
         && report.any(|line| line.contains("gnttab_unmap_refs_sync"))
 }
 
@@ -229,7 +229,8 @@ mod tests {
     fn a_work_item_on_the_stack_of_linux_is_not_ours() {
         let log = |function| {
             format!(
-                "PASS block-a\nPASS block-b\n== dom0 dmesg\n[1.0] WARNING: lib/debugobjects.c:672 at it\n\
+                "PASS block-a\nPASS block-b\n== dom0 dmesg\n[1.0] ODEBUG: object 1 is on stack 2, but NOT annotated.\n\
+                 [1.0] WARNING: lib/debugobjects.c:672 at it\n\
                  [1.0] RIP: 0010:it\n[1.0] Call Trace:\n[1.0]  {function}+0x71/0x140\n[1.0]  </TASK>\n== end\n"
             )
         };
