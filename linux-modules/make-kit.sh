@@ -7,7 +7,7 @@
 #
 # Debian's kernels run such modules, but the headers package lacks what the compiler needs to build them: the metadata
 # of the kernel's own crates and its macros. They are made here from the source package of the same version with the
-# same configuration and compiler. Nothing of the kernel itself is built.
+# same configuration and compiler.
 set -eu
 
 release=$1 folder=$2
@@ -52,19 +52,8 @@ esac
 
 echo "Making the kit for the kernel $release in $folder: some minutes, 2 GB."
 rm -rf "$folder"
-mkdir -p "$folder/source" "$build"
+mkdir -p "$folder/source"
 tar -xJf "$archive" -C "$folder/source" --strip-components=1
-cp "$headers/.config" "$build/.config"
-make -s -C "$folder/source" O="$build" CC="$cc" olddefconfig
-
-# The same tools make the same configuration. What the library for signing modules can do does not change a module.
-other=$(diff "$headers/.config" "$build/.config" | grep '^[<>]' | grep -v 'ML_*DSA' || true)
-[ -z "$other" ] || fail "The kernel $release was configured with other tools than there are here:
-$other"
-
-make -s -C "$folder/source" O="$build" CC="$cc" -j"$(nproc)" prepare modules_prepare
-for file in Module.symvers include/config/kernel.release include/generated/utsrelease.h; do
-    cp "$headers/$file" "$build/$file"
-done
+"$(dirname "$0")/prepare-tree.sh" "$headers" "$folder/source" "$build" "$cc"
 version "linux-headers-$release" >"$folder/complete"
 echo "Made $folder. Now: make"

@@ -35,27 +35,6 @@ const FETCH: &str = r#"
         tar -xJ -C "$source" --strip-components=1
 "#;
 
-/// Makes the kit: $1 the release, $2 the compiler, $3 stock, $4 source, $5 the kit.
-const KIT: &str = r#"
-    release=$1 cc=$2 stock=$3 source=$4 kit=$5
-    headers=$stock/usr/src/linux-headers-$release
-    rm -rf "$kit"
-    mkdir -p "$kit"
-    cp "$headers/.config" "$kit/.config"
-    make -s -C "$source" O="$kit" CC="$cc" olddefconfig
-    # The same tools make the same configuration. What the library for signing modules offers does not change a module.
-    other=$(diff "$headers/.config" "$kit/.config" | grep '^[<>]' | grep -v 'ML_*DSA' || true)
-    if [ -n "$other" ]; then
-        echo "the kernel was configured with other tools than there are here:" >&2
-        echo "$other" >&2
-        exit 1
-    fi
-    make -s -C "$source" O="$kit" CC="$cc" -j"$(nproc)" prepare modules_prepare
-    for file in Module.symvers include/config/kernel.release include/generated/utsrelease.h; do
-        cp "$headers/$file" "$kit/$file"
-    done
-"#;
-
 /// The stock kernel, and the kit for its modules.
 pub struct Kernel {
     /// `uname -r`.
@@ -110,8 +89,10 @@ impl Kernel {
         let made = Stamp::new("kit", format!("{} {}", kernel.release, versions::CC));
         if !made.is_current() {
             println!("making the kit for modules of {} (about 4 minutes)", kernel.release);
-            let Self { release, stock, kit, .. } = &kernel;
-            command::run(&mut root.script(KIT, &[release, versions::CC, stock, &source, kit]))
+            let headers = format!("{}/usr/src/linux-headers-{}", kernel.stock, kernel.release);
+            let script = command::workspace().join("linux-modules/prepare-tree.sh");
+            let mut prepare = root.command(&script.display().to_string());
+            command::run(prepare.args([&headers, &source, &kernel.kit]).arg(versions::CC))
                 .context("the kit for kernel modules could not be made")?;
             made.set()?;
         }
