@@ -9,9 +9,7 @@ use std::process::Command;
 use anyhow::Context;
 
 use crate::command;
-
-/// Debian 13's code name.
-pub const SUITE: &str = "trixie";
+use crate::versions::SUITE;
 
 /// The lines of a list of sources for Debian 13, derived from the machine's own. Without a security mirror in it,
 /// there is none here either.
@@ -26,11 +24,11 @@ pub fn sources() -> anyhow::Result<String> {
     let mirror = |label: &str| targets.lines().find_map(|line| line.strip_prefix(label));
     let debian = mirror("Debian ").context("apt has no Debian mirror in its list of sources")?;
     let mut lines = String::new();
-    for suite in [SUITE, "trixie-updates", "trixie-backports"] {
-        lines += &format!("deb {debian} {suite} main\n");
+    for part in ["", "-updates", "-backports"] {
+        lines += &format!("deb {debian} {SUITE}{part} main\n");
     }
     if let Some(security) = mirror("Debian-Security ") {
-        lines += &format!("deb {security} trixie-security main\n");
+        lines += &format!("deb {security} {SUITE}-security main\n");
     }
     Ok(lines)
 }

@@ -11,10 +11,8 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
+use crate::versions::RUSTC;
 use crate::{apt, command};
-
-/// The compiler's version in Debian 13, and in the configuration of its kernels (`CONFIG_RUSTC_VERSION_TEXT`).
-pub const RUSTC: &str = "1.85.1";
 
 /// Unpacked parts that the compiler does not need to check and compile a library.
 const NOT_NEEDED: &[&str] = &[

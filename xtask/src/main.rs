@@ -11,6 +11,7 @@ mod lab;
 mod loom;
 mod packages;
 mod test;
+mod versions;
 
 use clap::{Parser, Subcommand};
 

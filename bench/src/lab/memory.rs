@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What an idle disk costs in memory, ours beside stock's.
+//! What an idle disk and a module cost in memory, ours beside stock's.
 
 use anyhow::{Context, Result, ensure};
 
@@ -13,7 +13,12 @@ use crate::report::{Measurement, Unit};
 /// When a line is none of these, or nothing was measured.
 pub fn compare(prefix: &str, machines: &[String]) -> Result<Vec<Measurement>> {
     let mut measurements = Vec::new();
-    for (end, name) in [("backend", "back"), ("frontend", "front")] {
+    for (end, name) in [
+        ("backend", "idle.back"),
+        ("frontend", "idle.front"),
+        ("backend-module", "module.back"),
+        ("frontend-module", "module.front"),
+    ] {
         let mut pairs = Vec::new();
         for text in machines {
             let (ours, stock) = (figures(text, end, "ours")?, figures(text, end, "stock")?);
@@ -25,7 +30,7 @@ pub fn compare(prefix: &str, machines: &[String]) -> Result<Vec<Measurement>> {
             );
             pairs.extend(ours.into_iter().zip(stock));
         }
-        let name = format!("{prefix}.memory.idle.{name}");
+        let name = format!("{prefix}.memory.{name}");
         measurements.push(Measurement::new(name, Unit::Cost("KiB"), "stock", &pairs)?);
     }
     Ok(measurements)
@@ -41,8 +46,16 @@ fn figures(text: &str, end: &str, whose: &str) -> Result<Vec<f64>> {
 mod tests {
     use super::*;
 
-    const LINES: &str =
-        "backend stock 1300\nbackend ours 130\nfrontend stock 4000\nfrontend ours 200\n";
+    const LINES: &str = "\
+backend-module stock 40
+backend-module ours 200
+frontend-module stock 30
+frontend-module ours 150
+backend stock 1300
+backend ours 130
+frontend stock 4000
+frontend ours 200
+";
 
     #[test]
     fn rounds_are_compared_in_pairs() {
@@ -51,6 +64,8 @@ mod tests {
         assert_eq!(measurements[0].name, "blk.memory.idle.back");
         assert_eq!((measurements[0].runs, measurements[0].ratio), (2, 7.5));
         assert_eq!((measurements[1].ours, measurements[1].baseline), (200.0, 4000.0));
+        assert_eq!(measurements[2].name, "blk.memory.module.back");
+        assert_eq!((measurements[3].ours, measurements[3].baseline), (150.0, 30.0));
     }
 
     #[test]

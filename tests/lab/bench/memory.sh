@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # The scenario of `cargo xtask lab bench memory`: what an idle disk costs in memory, for each end beside stock's. Four
-# disks, each used once and then left alone. Each round reports a line `RUN END WHOSE KIB`, KiB of one disk.
+# disks, each used once and then left alone. Each round reports a line `RUN END WHOSE KIB`, KiB of one disk; before that
+# one of each module, with KiB of its text and data.
 
 disks='a b c d'
 rounds='1 2 3'
@@ -11,6 +12,12 @@ start() {
     domu_start stock xen-blkfront
     domu_start ours /modules/causeway-blkfront.ko
     for n in $disks; do disk_make $n 8 >/run/lab/device-$n; done
+    {
+        echo "RUN backend-module ours $(($(cat /sys/module/causeway_blkback/coresize) / 1024))"
+        echo "RUN backend-module stock $(($(cat /sys/module/xen_blkback/coresize) / 1024))"
+        echo "RUN frontend-module ours $(($(domu_run ours cat /sys/module/causeway_blkfront/coresize) / 1024))"
+        echo "RUN frontend-module stock $(($(domu_run stock cat /sys/module/xen_blkfront/coresize) / 1024))"
+    } >&8
 }
 
 # What is freed late is waited for.

@@ -17,14 +17,14 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
 use super::machine::{Clock, Dom0, Machine, Memory, Turns};
-use super::{Lab, image, versions};
-use crate::command;
+use super::{Lab, image};
+use crate::{command, versions};
 
 /// What to measure.
 #[derive(Args)]
 pub struct Options {
     /// The drivers to measure.
-    #[arg(value_enum)]
+    #[arg(value_enum, default_value = "block")]
     part: Part,
     /// How many machines boot, one after the other.
     #[arg(long, default_value_t = 5)]
@@ -57,7 +57,7 @@ pub struct Options {
 enum Part {
     /// blkfront and the block backends: what a request costs.
     Block,
-    /// What an idle disk costs in memory, at either end: `--boots` machines, each with ours and stock.
+    /// What an idle disk costs in memory, at either end, and a module: `--boots` machines, each with ours and stock.
     Memory,
 }
 

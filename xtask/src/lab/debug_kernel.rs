@@ -8,13 +8,10 @@ use std::fs;
 use anyhow::{Context, Result};
 
 use super::kernel::{Debug, Kernel};
-use super::{root::Root, stamp::Stamp, versions};
-use crate::command;
+use super::{root::Root, stamp::Stamp};
+use crate::{command, versions};
 
-/// Words of `make` that name its compiler.
-const MAKE: &[&str] = &["LLVM=-19", "CC=clang-19"];
-
-/// More of them, for the kernel itself. These files run in a PVH domain before KASAN has its shadow; Linux starts it
+/// Words of `make` for the kernel itself, beyond those for its compiler. These files run in a PVH domain before KASAN has its shadow; Linux starts it
 /// too late for them, and never in a PV domain.
 const WITHOUT_KASAN: &[&str] = &[
     "KASAN_SANITIZE_common.o=n",
@@ -28,7 +25,7 @@ const WITHOUT_KASAN: &[&str] = &[
 ];
 
 /// What `tests/lab/debug-kernel.config` makes a module; all else of it is in the kernel.
-const MODULES: &[&str] = &["brd", "xen-blkback", "xen-blkfront"];
+const MODULES: &[&str] = &["dm-delay", "dm-mod", "xen-blkback", "xen-blkfront"];
 
 /// Builds it: $1 the configuration, $2 the source, $3 the output, $4 where it and its modules go, $5… words of `make`.
 /// What was built before stays.
@@ -66,8 +63,9 @@ pub fn ensure(root: &Root, stock: &Kernel) -> Result<Kernel> {
     let config = command::workspace().join("tests/lab/debug-kernel.config");
     let gntdev = command::workspace().join("tests/lab/debug-kernel-gntdev.h");
     let (out, installed) = (root.inside("debug"), root.inside("debug-installed"));
+    let make = versions::DEBUG_MAKE;
     let inputs = format!(
-        "{} {MAKE:?} {WITHOUT_KASAN:?} {BUILD} {} {}",
+        "{} {make:?} {WITHOUT_KASAN:?} {BUILD} {} {}",
         stock.release,
         fs::read_to_string(&config)?,
         fs::read_to_string(&gntdev)?,
@@ -78,7 +76,7 @@ pub fn ensure(root: &Root, stock: &Kernel) -> Result<Kernel> {
         let (config, source) = (config.display().to_string(), root.inside("source"));
         let gntdev = format!("CFLAGS_gntdev.o=-include {}", gntdev.display());
         let words = [config.as_str(), &source, &out, &installed, &gntdev];
-        let words = [&words, MAKE, WITHOUT_KASAN].concat();
+        let words = [&words, make, WITHOUT_KASAN].concat();
         command::run(&mut root.script(BUILD, &words))
             .context("the debug kernel could not be built")?;
     }
@@ -87,7 +85,7 @@ pub fn ensure(root: &Root, stock: &Kernel) -> Result<Kernel> {
         release: release.trim().to_owned(),
         stock: installed,
         kit: out,
-        debug: Some(Debug { make: MAKE, modules: MODULES }),
+        debug: Some(Debug { make, modules: MODULES }),
     };
     if !stamp.is_current() {
         // They have its modules.

@@ -12,12 +12,12 @@ use anyhow::{Context, Result};
 
 use super::cpio::Archive;
 use super::{kernel::Kernel, root::Root, stamp::Stamp};
-use crate::command;
+use crate::{command, versions};
 
 /// What a machine is made of.
 struct Recipe {
     name: &'static str,
-    /// Programs, with the libraries they need, each under its own path.
+    /// Programs, with the libraries they need, each under its own path. `{xen}` is the folder of Xen's version.
     programs: &'static [&'static str],
     /// Folders of data, whole.
     data: &'static [&'static str],
@@ -53,14 +53,14 @@ const DOM0: Recipe = Recipe {
         "/usr/bin/stty",
         "/usr/bin/timeout",
         "/usr/bin/xenstore",
-        "/usr/lib/xen-4.20/bin/libxl-save-helper",
-        "/usr/lib/xen-4.20/bin/lsevtchn",
-        "/usr/lib/xen-4.20/bin/xen-diag",
-        "/usr/lib/xen-4.20/bin/xen-init-dom0",
-        "/usr/lib/xen-4.20/bin/xenconsole",
-        "/usr/lib/xen-4.20/bin/xenconsoled",
-        "/usr/lib/xen-4.20/bin/xenstored",
-        "/usr/lib/xen-4.20/bin/xl",
+        "{xen}/libxl-save-helper",
+        "{xen}/lsevtchn",
+        "{xen}/xen-diag",
+        "{xen}/xen-init-dom0",
+        "{xen}/xenconsole",
+        "{xen}/xenconsoled",
+        "{xen}/xenstored",
+        "{xen}/xl",
         "/usr/libexec/xen-qemu-system-i386",
         "/usr/sbin/blkdiscard",
         "/usr/sbin/blockdev",
@@ -85,6 +85,7 @@ const DOM0: Recipe = Recipe {
         "null_blk",
         "tun",
         "xen-blkback",
+        "xen-blkfront",
         "xen-evtchn",
         "xen-gntalloc",
         "xen-gntdev",
@@ -126,10 +127,10 @@ const MODULES: &str = r#"
 "#;
 
 /// fio links libraries of engines for Ceph, Gluster and such: 40 MB, which the lab never calls. Makes a library
-/// that has all their symbols ($2… are their names), and lays it under each name in the folder $1.
+/// that has all their symbols ($3… are their names) with the compiler $2, and lays it under each name in the folder $1.
 const STAND_IN: &str = r#"
-    out=$1
-    shift
+    out=$1 gcc=$2
+    shift 2
     cd /tmp
     nm --dynamic --undefined-only --with-symbol-versions /usr/bin/fio | sed -n 's/.* U //p' | sort -u >wanted
     for name; do nm --dynamic --defined-only "/usr/lib/x86_64-linux-gnu/$name" | sed 's/.* //; s/@.*//'; done |
@@ -143,7 +144,7 @@ const STAND_IN: &str = r#"
     done <wanted
     sort versions | awk '$1 != version { if (version) print "};"; version = $1; print version " {" }
         { print "  " $2 ";" } END { if (version) print "};" }' >stand-in.map
-    x86_64-linux-gnu-gcc-14 -shared -nostdlib -Wl,--version-script=stand-in.map -w -o stand-in.so stand-in.c
+    "$gcc" -shared -nostdlib -Wl,--version-script=stand-in.map -w -o stand-in.so stand-in.c
     rm -rf "$out"
     mkdir -p "$out"
     for name; do cp stand-in.so "$out/$name"; done
@@ -182,7 +183,8 @@ impl Images {
         let images = Self { folder: folder.clone(), suffix };
         let recipes = [DOMU, DOM0].map(|it| (it.name, it.programs, it.data, it.modules));
         let scripts = [CLOSURE, MODULES, STAND_IN].concat();
-        let inputs = format!("{} {recipes:?} {scripts}", kernel.release);
+        let made_with = [&kernel.release, versions::XEN, versions::CC];
+        let inputs = format!("{made_with:?} {recipes:?} {scripts}");
         let stamp = Stamp::new(&format!("images{suffix}"), inputs);
         if stamp.is_current() {
             return Ok(images);
@@ -191,9 +193,8 @@ impl Images {
         fs::create_dir_all(&folder)?;
         let stand_in = folder.join("fio-engines");
         let stand_in_name = stand_in.display().to_string();
-        command::run(
-            &mut root.script(STAND_IN, &[&[stand_in_name.as_str()], FIO_ENGINES].concat()),
-        )?;
+        let words = [&[stand_in_name.as_str(), versions::CC], FIO_ENGINES].concat();
+        command::run(&mut root.script(STAND_IN, &words))?;
         for recipe in [DOMU, DOM0] {
             images.make(root, kernel, &recipe, &stand_in)?;
         }
@@ -220,7 +221,11 @@ impl Images {
         image.archive.device("dev/console", 5, 1)?;
 
         let first = stand_in.display().to_string();
-        let words = [&[first.as_str()], recipe.programs].concat();
+        let xen = format!("/usr/lib/xen-{}/bin", versions::XEN);
+        let programs: Vec<_> =
+            recipe.programs.iter().map(|program| program.replace("{xen}", &xen)).collect();
+        let mut words = vec![first.as_str()];
+        words.extend(programs.iter().map(String::as_str));
         let closure = command::output(&mut root.script(CLOSURE, &words))?;
         for line in closure.lines() {
             let (path, target) =

@@ -5,16 +5,15 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
-use super::{root::Root, stamp::Stamp, versions};
-use crate::command;
+use super::{root::Root, stamp::Stamp};
+use crate::{command, versions};
 
-/// Prints the newest kernel of trixie-backports, if the one wanted ($1) is gone.
-const CHOOSE: &str = r#"
+/// Prints all kernels there are of a kind ($1), the newest first.
+const LIST: &str = r#"
     apt-get -qq update
-    names() { apt-cache pkgnames linux-headers- | sed -n 's/^linux-headers-\([0-9.]*+deb13-amd64\)$/\1/p'; }
-    if names | grep -qxF "$1"; then echo "$1"; else names | sort -V | tail -n 1; fi
+    apt-cache pkgnames linux-headers- | sed -n "s/^linux-headers-\\([0-9.]*$1\\)\$/\\1/p" | sort -rV
 "#;
 
 /// Fetches and unpacks the stock kernel and its source: $1 its release, $2 and $3 where to.
@@ -55,6 +54,33 @@ pub struct Debug {
     pub modules: &'static [&'static str],
 }
 
+/// The kernel to take: the one `wanted` if it is `there`, or else the first of these that `fits` when it was fetched.
+fn choose<'a>(
+    there: &'a str,
+    wanted: &'a str,
+    mut fits: impl FnMut(&str) -> Result<bool>,
+) -> Result<&'a str> {
+    let mut others = there.lines();
+    if others.clone().any(|release| release == wanted) {
+        ensure!(fits(wanted)?, "the kernel {wanted} was built without CONFIG_RUST");
+        return Ok(wanted);
+    }
+    println!("the kernel {wanted} is gone; taking the newest that can load Rust modules");
+    others
+        .find_map(|release| match fits(release) {
+            Ok(true) => Some(Ok(release)),
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
+        })
+        .context("trixie-backports has no kernel with CONFIG_RUST: is it in apt's sources?")?
+}
+
+/// Whether a kernel of this configuration can load modules in Rust.
+fn has_rust(root: &Root, config: &str) -> Result<bool> {
+    let config = fs::read_to_string(root.outside(config))?;
+    Ok(config.lines().any(|line| line == "CONFIG_RUST=y"))
+}
+
 impl Kernel {
     /// Fetches and makes what is missing.
     ///
@@ -67,22 +93,13 @@ impl Kernel {
         let chosen = super::folder().join("kernel-release");
         let fetched = Stamp::new("kernel", versions::KERNEL.to_owned());
         if !fetched.is_current() {
-            let text = command::output(&mut root.script(CHOOSE, &[versions::KERNEL]))?;
-            let release = text.trim();
-            ensure!(!release.is_empty(), "trixie-backports has no kernel: is it in apt's sources?");
-            if release != versions::KERNEL {
-                println!("the kernel {} is gone; taking {release}", versions::KERNEL);
-            }
-            println!("fetching the stock kernel {release} and its source");
-            command::run(&mut root.script(FETCH, &[release, &stock, &source]))?;
+            let there = command::output(&mut root.script(LIST, &[versions::KERNEL_KIND]))?;
+            let release = choose(&there, versions::KERNEL, |release| {
+                println!("fetching the stock kernel {release} and its source");
+                command::run(&mut root.script(FETCH, &[release, &stock, &source]))?;
+                has_rust(root, &format!("{stock}/usr/lib/modules/{release}/config"))
+            })?;
             fs::write(&chosen, release)?;
-            let kernel = Self {
-                release: release.to_owned(),
-                stock: stock.clone(),
-                kit: kit.clone(),
-                debug: None,
-            };
-            kernel.check_rust(root)?;
             fetched.set()?;
         }
         let kernel = Self { release: fs::read_to_string(&chosen)?, stock, kit, debug: None };
@@ -98,18 +115,6 @@ impl Kernel {
         }
         kernel.unpack(root)?;
         Ok(kernel)
-    }
-
-    /// A kernel without Rust, or of another compiler, cannot load our modules.
-    fn check_rust(&self, root: &Root) -> Result<()> {
-        let config = fs::read_to_string(root.outside(&self.file("config")))?;
-        if !config.lines().any(|line| line == "CONFIG_RUST=y") {
-            bail!(
-                "the kernel {} was built without CONFIG_RUST: no Rust module can run on it",
-                self.release
-            );
-        }
-        Ok(())
     }
 
     /// What follows the names of all that is made for this kernel.
@@ -157,4 +162,35 @@ fn payload(image: &[u8]) -> Option<&[u8]> {
     let sectors = usize::from(*image.get(0x1f1)?);
     let begin = (sectors + 1) * 512 + word(0x248)?;
     image.get(begin..begin + word(0x24c)?.checked_sub(4)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THERE: &str = "7.10.1+deb13-amd64\n7.3.4+deb13-amd64\n6.12.9+deb13-amd64\n";
+
+    #[test]
+    fn a_kernel_that_is_gone_is_replaced_by_the_newest_that_fits() {
+        let choose = |wanted| {
+            let mut tried = Vec::new();
+            let chosen = choose(THERE, wanted, |release| {
+                tried.push(release.to_owned());
+                Ok(release.starts_with("7.3"))
+            });
+            (chosen.map_err(|error| error.to_string()), tried.len())
+        };
+        assert_eq!(choose("7.3.4+deb13-amd64"), (Ok("7.3.4+deb13-amd64"), 1));
+        assert_eq!(choose("7.2.8+deb13-amd64"), (Ok("7.3.4+deb13-amd64"), 2));
+        let (none, _) = choose("7.10.1+deb13-amd64");
+        assert!(none.unwrap_err().contains("without CONFIG_RUST"));
+    }
+
+    #[test]
+    fn without_any_there_is_a_sentence() {
+        let gone = choose("", "7.3.4", |_| Ok(true)).unwrap_err().to_string();
+        assert!(gone.contains("is it in apt's sources?"), "{gone}");
+        let refused = choose(THERE, "7.3.5", |_| Ok(false)).unwrap_err().to_string();
+        assert!(refused.contains("CONFIG_RUST"), "{refused}");
+    }
 }

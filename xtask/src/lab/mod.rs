@@ -23,7 +23,6 @@ mod scenario;
 mod shell;
 mod snapshot;
 mod stamp;
-mod versions;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,7 +31,7 @@ use std::process::Command;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
-use crate::{command, packages};
+use crate::{command, packages, versions};
 
 /// What to do with the lab.
 #[derive(Args)]

@@ -9,8 +9,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{folder, stamp::Stamp, versions};
-use crate::{apt, command};
+use super::{folder, stamp::Stamp};
+use crate::{apt, command, versions};
 
 /// Starts a program in a root folder ($1), in a mount namespace of its own, so that nothing stays mounted. The checkout
 /// ($2) and the lab's folder ($3) are there under their own names.
@@ -121,7 +121,7 @@ impl Root {
 /// The machine is a Debian 13 that has all packages.
 fn host_will_do() -> bool {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    if !release.lines().any(|line| line == format!("VERSION_CODENAME={}", apt::SUITE)) {
+    if !release.lines().any(|line| line == format!("VERSION_CODENAME={}", versions::SUITE)) {
         return false;
     }
     installed(versions::BUILD_PACKAGES) && installed(versions::LAB_PACKAGES)
@@ -152,7 +152,7 @@ fn make(root: &Path, packages: &[&str]) -> Result<()> {
     fs::write(&sources, apt::sources()?)?;
     let mut bootstrap = Command::new("mmdebstrap");
     bootstrap.args(["--quiet", "--variant=apt", "--keyring=/usr/share/keyrings"]);
-    bootstrap.arg(format!("--include={}", packages.join(","))).arg(apt::SUITE);
+    bootstrap.arg(format!("--include={}", packages.join(","))).arg(versions::SUITE);
     command::run(bootstrap.arg(root).arg(&sources)).context("Debian 13 could not be made")
 }
 

@@ -1,10 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The versions that the lab is made of, in one place.
+//! The versions that all is built with and the lab is made of, in one place.
+
+/// Debian 13's code name.
+pub const SUITE: &str = "trixie";
+
+/// The compiler's version in Debian 13, and in the configuration of its kernels (`CONFIG_RUSTC_VERSION_TEXT`).
+pub const RUSTC: &str = "1.85.1";
 
 /// The stock kernel: Debian's, from trixie-backports, where kernels move on. If the mirror no longer has this one, the
-/// newest that can load Rust modules is taken (`kernel::choose`).
+/// newest of its kind that can load Rust modules is taken.
 pub const KERNEL: &str = "7.3.4+deb13-amd64";
+
+/// What the names of kernels of its kind end with.
+pub const KERNEL_KIND: &str = "+deb13-amd64";
 
 /// The hypervisor.
 pub const XEN: &str = "4.20";
@@ -41,6 +50,9 @@ pub const BUILD_PACKAGES: &[&str] = &[
 
 /// Packages of Debian 13 that build the debug kernel: gcc and rustc do not agree on the checks of addresses.
 pub const DEBUG_PACKAGES: &[&str] = &["clang-19", "lld-19", "llvm-19"];
+
+/// What `make` is told of them.
+pub const DEBUG_MAKE: &[&str] = &["LLVM=-19", "CC=clang-19"];
 
 /// Packages of Debian 13 that run in the lab, or run it.
 pub const LAB_PACKAGES: &[&str] = &[
