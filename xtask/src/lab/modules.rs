@@ -20,6 +20,12 @@ const STRIP: &str = r#"
     for module; do strip --strip-debug -o "$folder/${module##*/}" "$module"; done
 "#;
 
+/// Installs modules that were built ($2, for the kernel $3) below a folder ($1). There is no kernel in it, of which depmod
+/// and `make` have something to say.
+const INSTALL: &str = r#"
+    said=$(make --silent INSTALL_MOD_PATH="$1" MO="$2" KDIR="$3" modules_install 2>&1) || { echo "$said" >&2; exit 1; }
+"#;
+
 /// Builds them and puts them into `folder`.
 ///
 /// # Errors
@@ -37,11 +43,12 @@ pub fn build(root: &Root, kernel: &Kernel, folder: &Path) -> Result<()> {
     command::run(&mut root.script(STRIP, &words))
 }
 
-/// Checks what the compiler does not: the kernel's lints, as errors, and that no function of theirs can panic.
+/// Checks what the compiler does not: the kernel's lints, as errors, that no function of theirs can panic, and what the
+/// top Makefile does for a person besides building.
 ///
 /// # Errors
 ///
-/// When a lint has something to say, or a module refers to a function that panics.
+/// When a lint has something to say, a module refers to a function that panics, or a module is not where it was installed.
 pub fn check(root: &Root, kernel: &Kernel) -> Result<()> {
     let _lock = lock()?;
     make(root, kernel, "clippy", &["CLIPPY=1"]).context("clippy")?;
@@ -52,6 +59,41 @@ pub fn check(root: &Root, kernel: &Kernel) -> Result<()> {
         let name = module.file_name().unwrap_or_default().to_string_lossy();
         ensure!(found.is_empty(), "{name} can panic:\n  {}", Vec::from_iter(found).join("\n  "));
     }
+    install(root, kernel)?;
+    explain(root)
+}
+
+/// `make modules_install`: where `modprobe` finds each module by its name and by its alias.
+fn install(root: &Root, kernel: &Kernel) -> Result<()> {
+    let to = command::workspace().join("target/modules-installed");
+    let to = to.display().to_string();
+    let out = command::workspace().join("target/modules").display().to_string();
+    command::run(&mut root.script(INSTALL, &[&to, &out, &kernel.kit]))?;
+    for name in ["causeway-blkback", "causeway-blkfront", "xen-backend:vbd", "xen:vbd"] {
+        let mut modprobe = root.command("modprobe");
+        modprobe.args(["--show-depends", "-d", &to, "-S", &kernel.release, name]);
+        let found = command::output(&mut modprobe)?;
+        ensure!(found.contains("/causeway-blk"), "modprobe takes {name} for {found:?}");
+    }
+    Ok(())
+}
+
+/// `make` without a kernel that Rust modules can be built for says so in a sentence.
+fn explain(root: &Root) -> Result<()> {
+    let nowhere = command::workspace().join("target/no-kernel");
+    fs::create_dir_all(&nowhere)?;
+    let said = |config: &str| {
+        let mut make = root.command("make");
+        make.args(["--silent", &format!("KDIR={}", nowhere.display())]);
+        fs::write(nowhere.join(".config"), config)?;
+        let output = make.output()?;
+        ensure!(!output.status.success(), "`make` built modules for nothing");
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let without_rust = said("CONFIG_XEN=y\n")?;
+    ensure!(without_rust.contains("was built without Rust"), "it says: {without_rust}");
+    let without_kit = said("CONFIG_RUST=y\n")?;
+    ensure!(without_kit.contains("lacks the Rust metadata"), "it says: {without_kit}");
     Ok(())
 }
 
@@ -66,6 +108,7 @@ fn make(root: &Root, kernel: &Kernel, name: &str, words: &[&str]) -> Result<Vec<
     let out = command::workspace().join("target").join(format!("{name}{}", kernel.suffix()));
     let mut make = root.command("make");
     make.args(["--silent", &format!("KDIR={}", kernel.kit), &format!("MO={}", out.display())]);
+    make.arg("CONFIG_CAUSEWAY_SELFTEST=m");
     make.args(kernel.debug.iter().flat_map(|debug| debug.make));
     command::run(make.args(words))?;
     let order = fs::read_to_string(out.join("modules.order"))?;
