@@ -59,6 +59,7 @@ impl Attributes for Counted {
         c"throttled",
         c"persistent_grants",
         c"mapped_grants",
+        c"free_pages",
     ];
 
     fn show(&self, index: usize, out: &mut dyn fmt::Write) -> fmt::Result {
@@ -74,6 +75,7 @@ impl Attributes for Counted {
             8 => self.sum(|queue| &queue.throttled),
             9 => self.sum(|queue| &queue.persistent),
             10 => self.sum(|queue| &queue.mapped),
+            11 => self.sum(|queue| &queue.free),
             _ => return Err(fmt::Error),
         };
         writeln!(out, "{sum}")

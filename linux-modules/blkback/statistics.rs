@@ -45,4 +45,6 @@ pub(crate) struct Statistics {
     pub(crate) persistent: Counter,
     /// Grants mapped for one request.
     pub(crate) mapped: Counter,
+    /// Pages kept to map grants into.
+    pub(crate) free: Counter,
 }

@@ -386,6 +386,7 @@ impl Queue {
     fn housekeeping(&mut self) {
         let shared = &self.parts.shared;
         self.pages.shrink(shared.squeeze_until.load(Ordering::Relaxed));
+        shared.statistics.free.set(self.pages.free() as u64);
         if !shared.tidy.load(Ordering::Relaxed) || !shared.tidy.swap(false, Ordering::Relaxed) {
             return;
         }

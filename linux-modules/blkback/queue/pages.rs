@@ -108,6 +108,11 @@ impl Pages {
         self.pool.len() >= pages || self.pool.fill(pages).is_ok()
     }
 
+    /// How many pages are kept for grants that will be mapped.
+    pub(super) fn free(&self) -> usize {
+        self.pool.len()
+    }
+
     /// How many pages are mapped for one request each.
     pub(super) fn once(&self) -> usize {
         self.once

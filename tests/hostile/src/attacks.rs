@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use ring_proto::blkif::{Operation, RawIndirect, RawRequest};
+use ring_proto::blkif::{Abi, Discard, Operation, RawIndirect, RawRequest, Request, Status};
 use ring_proto::shared::{SharedMemory, bytes_of, from_bytes, zeroed};
 use ring_proto::xen::grant_table::NR_RESERVED_ENTRIES;
 use ring_proto::xenbus::State;
@@ -34,7 +34,7 @@ impl Attack {
 }
 
 /// All of them.
-pub const ATTACKS: [Attack; 12] = [
+pub const ATTACKS: [Attack; 14] = [
     Attack { name: "garbage", about: "slots of any bytes", run: garbage },
     Attack { name: "ahead", about: "a producer index that the ring has no room for", run: ahead },
     Attack { name: "behind", about: "a producer index that goes back", run: behind },
@@ -51,6 +51,8 @@ pub const ATTACKS: [Attack; 12] = [
     Attack { name: "keys", about: "any bytes in each key of the handshake", run: keys },
     Attack { name: "states", about: "states in any order, and the doorbell", run: states },
     Attack { name: "hasty", about: "other rings while the backend is connecting some", run: hasty },
+    Attack { name: "rare", about: "what few frontends ask for, offered or not", run: rare },
+    Attack { name: "narrow", about: "the ring of a frontend of 32 bits", run: narrow },
 ];
 
 /// A legal request of one page.
@@ -285,6 +287,74 @@ fn hasty(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
         }
     }
     Ok(outcome)
+}
+
+/// Barriers, a flush that carries data and a secure discard, one after the other. Legal: each is done if it was offered,
+/// and refused as nothing that this backend has if not.
+fn rare(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
+    let shared = front.connect()?;
+    let offered = shared.offered;
+    let secure = shared.geometry.discard.is_some_and(|discard| discard.secure);
+    let barrier =
+        RawRequest { sector_number: 8, ..request(shared, random, Operation::WriteBarrier) };
+    let flush =
+        RawRequest { sector_number: 16, ..request(shared, random, Operation::FlushDiskcache) };
+    let discard = Discard { id: random.any(), handle: 0, sector: 8, count: 16, secure: true };
+    for (index, (raw, offered)) in (0..).zip([
+        (barrier, offered.barrier),
+        (flush, offered.flush_cache),
+        (RawRequest { nr_segments: 0, ..barrier }, offered.barrier),
+        (RawRequest::from(&Request::Discard(discard)), secure),
+    ]) {
+        let shared = front.shared.as_mut().context("connected")?;
+        shared.put(&raw);
+        shared.ring()?;
+        let outcome = front.outcome()?;
+        if outcome != Outcome::Answered {
+            return Ok(outcome);
+        }
+        let answer = front.shared.as_ref().context("connected")?.answer(index);
+        let status = if offered { Status::Okay } else { Status::NotSupported };
+        ensure!(
+            Status::from_raw(answer.status as i16) == Some(status),
+            "operation {}, which was {}offered, has {answer:?}",
+            raw.operation,
+            if offered { "" } else { "not " },
+        );
+    }
+    Ok(Outcome::Answered)
+}
+
+/// What a frontend of 32 bits writes, it reads again. Legal: the slots are others.
+fn narrow(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
+    front.abi = Abi::X86_32;
+    let outcome = narrow_pages(front, random);
+    front.abi = Abi::NATIVE;
+    outcome
+}
+
+fn narrow_pages(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
+    front.connect()?;
+    let (written, mut read) = (random.bytes(4096), vec![0; 4096]);
+    for (index, operation) in [(0, Operation::Write), (1, Operation::Read)] {
+        let shared = front.shared.as_mut().context("connected")?;
+        let data = shared.data.as_ref().context("granted")?;
+        data.copy_in(index as usize * 4096, if index == 0 { &written } else { &read });
+        let mut raw = RawRequest { sector_number: 8, ..request(shared, random, operation) };
+        raw.seg[0] = shared.segment(index as usize);
+        shared.put_narrow(&raw);
+        shared.ring()?;
+        let outcome = front.outcome()?;
+        if outcome != Outcome::Answered {
+            return Ok(outcome);
+        }
+        let answer = front.shared.as_ref().context("connected")?.answer_narrow(index);
+        ensure!(answer.id == raw.id && answer.status == 0, "{operation} has {answer:?}");
+    }
+    let data = front.shared.as_ref().and_then(|shared| shared.data.as_ref());
+    data.context("granted")?.copy_out(4096, &mut read);
+    ensure!(written == read, "what was written is not what is read");
+    Ok(Outcome::Answered)
 }
 
 /// How long a backend may take until its state is that of what a frontend did last.

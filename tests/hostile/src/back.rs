@@ -124,6 +124,11 @@ impl Back {
         self.write("state", state.raw().to_string())
     }
 
+    /// The state that its directory has.
+    pub fn own_state(&self) -> anyhow::Result<State> {
+        Ok(State::read(&mut self.store.device(&self.path))?)
+    }
+
     /// Waits until the frontend's state satisfies a condition.
     pub fn await_peer(&self, right: impl FnMut(State) -> bool) -> anyhow::Result<State> {
         self.peer.wait(&self.store, right)

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use hypervisor_client::store::Store;
 use hypervisor_client::{Access, Client, EventChannel, Grant};
-use ring_proto::blkif::{Abi, RawRequest, RawResponse, RawSegment};
+use ring_proto::blkif::{Abi, RawRequest, RawRequest32, RawResponse, RawResponse32, RawSegment};
 use ring_proto::ring::header;
 use ring_proto::shared::{SharedMemory, Wire};
 use ring_proto::xen::DomId;
@@ -33,6 +33,8 @@ pub struct Front {
     /// The backend.
     peer: Peer,
     handshake: Frontend,
+    /// How wide its words are, from the next connection on.
+    pub abi: Abi,
     /// What it shares, while it is connected.
     pub shared: Option<Shared>,
 }
@@ -47,6 +49,8 @@ pub struct Shared {
     pub produced: u32,
     /// The disk.
     pub geometry: Geometry,
+    /// What the backend offers.
+    pub offered: BackendFeatures,
 }
 
 impl Front {
@@ -58,7 +62,8 @@ impl Front {
         let backend = store.read_str(&format!("{path}/backend-id"))?.parse().map(DomId)?;
         let state = State::read(&mut store.device(&path))?;
         let handshake = Frontend::found(state);
-        Ok(Self { client, store, backend, path, peer, handshake, shared: None })
+        let abi = Abi::NATIVE;
+        Ok(Self { client, store, backend, path, peer, handshake, abi, shared: None })
     }
 
     /// Connects by the rules, from whatever state.
@@ -82,9 +87,10 @@ impl Front {
             match step.work {
                 FrontendWork::Publish => self.publish()?,
                 FrontendWork::Connect => {
-                    let geometry = Geometry::read(&mut self.store.device(&self.peer.path))?;
+                    let directory = &mut self.store.device(&self.peer.path);
                     if let Some(shared) = &mut self.shared {
-                        shared.geometry = geometry;
+                        shared.geometry = Geometry::read(directory)?;
+                        shared.offered = BackendFeatures::read(directory)?;
                     }
                 }
                 FrontendWork::Release => self.shared = None,
@@ -103,7 +109,7 @@ impl Front {
     fn publish(&mut self) -> anyhow::Result<()> {
         let offered = BackendFeatures::read(&mut self.store.device(&self.peer.path))?;
         let wanted =
-            FrontendSettings { queues: 1, ring_page_order: 0, persistent: true, abi: Abi::NATIVE };
+            FrontendSettings { queues: 1, ring_page_order: 0, persistent: true, abi: self.abi };
         let settings = FrontendSettings::negotiate(&wanted, &offered);
         let shared = Shared {
             ring: self.client.grant(self.backend, 1, Access::ReadWrite)?,
@@ -111,6 +117,7 @@ impl Front {
             channel: self.client.alloc_unbound(self.backend)?,
             produced: 0,
             geometry: Geometry::new(0),
+            offered,
         };
         shared.ring.store(header::RSP_EVENT, 1);
         let queue = Queue::new(shared.ring.refs(), shared.channel.port()).context("one page")?;
@@ -198,6 +205,13 @@ impl Shared {
         self.produced = self.produced.wrapping_add(1);
     }
 
+    /// The same in the ring of a frontend of 32 bits.
+    pub fn put_narrow(&mut self, slot: &RawRequest) {
+        let at = header::LEN + (self.produced % SLOTS) as usize * size_of::<RawRequest32>();
+        self.ring.write(at, &RawRequest32::from(*slot));
+        self.produced = self.produced.wrapping_add(1);
+    }
+
     /// Shows the backend all slots written, and rings.
     pub fn ring(&self) -> anyhow::Result<()> {
         self.claim(self.produced);
@@ -224,6 +238,12 @@ impl Shared {
     pub fn answer(&self, index: u32) -> RawResponse {
         let at = header::LEN + (index % SLOTS) as usize * size_of::<RawRequest>();
         self.ring.read(at)
+    }
+
+    /// The same in the ring of a frontend of 32 bits.
+    pub fn answer_narrow(&self, index: u32) -> RawResponse {
+        let at = header::LEN + (index % SLOTS) as usize * size_of::<RawRequest32>();
+        self.ring.read::<RawResponse32>(at).into()
     }
 
     /// A reference of a page of data; one that is not granted when the pages are gone.

@@ -9,13 +9,14 @@ use clap::Parser;
 use hostile::attacks::{ATTACKS, probe};
 use hostile::back::Back;
 use hostile::front::{Front, Outcome};
+use hostile::honest::Honest;
 use hostile::lies::LIES;
 use hostile::random::Random;
 use hypervisor_client::{Client, hosted};
 use ring_proto::xen::DomId;
 
 /// Be a frontend that breaks the rules, in the domain that this runs in, on a disk that no other driver uses; or a
-/// backend that does, with disks of its own.
+/// backend that does, with disks of its own; or one that does not, and says what it is asked for.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -28,6 +29,12 @@ struct Arguments {
     /// Be a backend, in Dom0, of this domain, which reads and writes each disk that it gets
     #[arg(long)]
     frontend: Option<u16>,
+    /// As a backend: break no rule, and print what is asked for, until the disk's state is set to 5 as a toolstack does
+    #[arg(long, requires = "frontend", conflicts_with_all = ["attack", "list"])]
+    honest: bool,
+    /// What an honest backend writes besides into its directory: `discard-secure=1`
+    #[arg(long, value_name = "KEY=VALUE", requires = "honest", value_parser = key_and_value)]
+    offer: Vec<(String, String)>,
     /// Number of the disk: 51712 is xvda. A backend makes four disks in turn, beginning with this one
     #[arg(long, default_value_t = 51712)]
     device: u32,
@@ -66,8 +73,16 @@ fn main() -> anyhow::Result<()> {
     let client = hypervisor_client::connect(&arguments.hypervisor, options)?;
     match arguments.frontend {
         None => be_frontend(&arguments, client),
+        Some(frontend) if arguments.honest => {
+            Honest::plug(client, DomId(frontend), arguments.device, &arguments.offer)?.serve()
+        }
         Some(frontend) => be_backend(&arguments, &client, DomId(frontend)),
     }
+}
+
+fn key_and_value(word: &str) -> anyhow::Result<(String, String)> {
+    let (key, value) = word.split_once('=').with_context(|| format!("{word} is no KEY=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 impl Arguments {

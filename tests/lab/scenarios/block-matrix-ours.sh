@@ -4,12 +4,13 @@
 #
 # limit: 600
 # reports: block-matrix-ours-domu
-# reports: block-matrix-ours-{stock,ours,uring,qemu}-{attach,features,files,verify,discard,resize,again,end}
+# reports: block-matrix-ours-{stock,ours,uring,qemu}-{attach,features,files,verify,flush,discard,resize,again,end}
 
 domu() {
     truncate -s 1M /disks/first
     # With a disk of QEMU's from the start, xl starts QEMU for the domain.
-    domu_start d1 "$pair_qemu" 'disk=["format=raw,vdev=xvdz,backendtype=qdisk,target=/disks/first"]' /modules/causeway-blkfront.ko
+    domu_start d1 "$pair_qemu" 'disk=["format=raw,vdev=xvdz,backendtype=qdisk,target=/disks/first"]'
+    domu_must d1 'insmod /modules/causeway-blkfront.ko max_ring_page_order=2'
 }
 
 check block-matrix-ours-domu domu

@@ -4,12 +4,13 @@
 #
 # limit: 600
 # reports: block-matrix-stock-domu
-# reports: block-matrix-stock-{stock,ours,uring,qemu}-{attach,features,files,verify,discard,resize,again,end}
+# reports: block-matrix-stock-{stock,ours,uring,qemu}-{attach,features,files,verify,flush,discard,resize,again,end}
 
 domu() {
     truncate -s 1M /disks/first
     # With a disk of QEMU's from the start, xl starts QEMU for the domain.
-    domu_start d1 "$pair_qemu" 'disk=["format=raw,vdev=xvdz,backendtype=qdisk,target=/disks/first"]' xen-blkfront
+    domu_start d1 "$pair_qemu" 'disk=["format=raw,vdev=xvdz,backendtype=qdisk,target=/disks/first"]'
+    domu_must d1 'modprobe xen-blkfront max_ring_page_order=2'
 }
 
 check block-matrix-stock-domu domu

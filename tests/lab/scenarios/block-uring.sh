@@ -4,8 +4,8 @@
 #
 # limit: 240
 # reports: block-uring-attach block-uring-beside block-uring-filesystem block-uring-verify block-uring-steady
-# reports: block-uring-discard block-uring-resize block-uring-device block-uring-again block-uring-restarted
-# reports: block-uring-killed block-uring-destroyed block-uring-queues block-uring-end
+# reports: block-uring-discard block-uring-resize block-uring-device block-uring-secure block-uring-again block-uring-unplug
+# reports: block-uring-restarted block-uring-killed block-uring-destroyed block-uring-queues block-uring-end
 
 mib=$((1 << 20))
 
@@ -104,6 +104,20 @@ device() {
     disk_remove four
 }
 
+# A device that can erase securely: Dom0 is the frontend of a backend that says what it is asked for.
+secure() {
+    must modprobe xen-blkfront
+    honest_start 0 xvdd discard-secure=1
+    within 10 test -b /dev/xvdd
+    uring_attach d1 xvdb /dev/xvdd
+    must await_value 20 "$(disk_front d1 xvdb)/state" 4
+    expect_eq "discard-secure" "$(xenstore-read "$(disk_back d1 xvdb)/discard-secure")" 1
+    domu_must d1 'blkdiscard --secure --offset 1M --length 2M /dev/xvdb'
+    honest_asked "discard 2048 4096 secure"
+    disk_detach d1 xvdb
+    honest_end
+}
+
 again() {
     domu_must d1 'head -c 1m /dev/urandom >/run/copy && dd if=/run/copy of=/dev/xvda bs=64k seek=512 oflag=direct status=none'
     disk_detach d1 xvda
@@ -112,6 +126,24 @@ again() {
     uring_attach d1 xvda /disks/one
     must await_value 20 "$(disk_front d1 xvda)/state" 4
     domu_must d1 'dd if=/dev/xvda bs=64k skip=512 count=16 iflag=direct status=none | cmp - /run/copy'
+}
+
+# A disk in use is taken away: its programs see errors, not a hang, and the guest has no grant of it mapped.
+unplug() {
+    local code=0
+    disk_detach d1 xvda
+    uring_attach d1 xvda /disks/one
+    must await_value 20 "$(disk_front d1 xvda)/state" 4
+    domu_spawn d1 load 'fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --rw=randrw --bs=16k --iodepth=16 --time_based --runtime=30 --offset=8m --size=16m'
+    sleep 0.7
+    disk_detach d1 xvda
+    domu_join d1 load 30 >/dev/null || code=$?
+    [ $code -ne 0 ] && [ $code -ne 124 ] || fail "programs that used the disk ended with $code"
+    domu_must d1 'n=0; while [ -b /dev/xvda ]; do [ $n -lt 100 ] || exit 1; n=$((n + 1)); sleep 0.1; done'
+    expect_eq "the number of grants mapped" "$(grants_of "$(domu_id d1)")" "$(cat /run/lab/grants)"
+    uring_attach d1 xvda /disks/one
+    must await_value 20 "$(disk_front d1 xvda)/state" 4
+    domu_must d1 'dd if=/dev/xvda of=/dev/null bs=64k count=16 iflag=direct'
 }
 
 # Its end and new beginning while the guest writes: the guest waits, and what it wrote is there. Writes to the disk take
@@ -205,6 +237,6 @@ end() {
     must_fail grep ERROR /run/uring.log
 }
 
-for part in attach beside filesystem verify steady discard resize device again restarted killed destroyed queues end; do
+for part in attach beside filesystem verify steady discard resize device secure again unplug restarted killed destroyed queues end; do
     check block-uring-$part $part
 done

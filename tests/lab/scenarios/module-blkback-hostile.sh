@@ -4,8 +4,10 @@
 # nothing stays behind: no grant, no thread, no memory, no domain.
 #
 # limit: 400
+# debug-kernel: yes
 # reports: module-blkback-hostile-start
-# reports: module-blkback-hostile-{garbage,ahead,behind,segments,sectors,grants,indirect,revoke,events,keys,hasty,states}
+# reports: module-blkback-hostile-{garbage,ahead,behind,segments,sectors,grants,indirect,revoke,events,keys,hasty,rare,narrow,states}
+# reports: module-blkback-hostile-order module-blkback-hostile-storm module-blkback-hostile-cdrom
 # reports: module-blkback-hostile-log module-blkback-hostile-closed module-blkback-hostile-good
 # reports: module-blkback-hostile-rings module-blkback-hostile-destroyed
 
@@ -37,6 +39,43 @@ start() {
     hostile_witness
     log_lines >/run/lab/lines
     memory >/run/lab/memory
+}
+
+# Doorbells for nothing, of `events`, were counted, and the domain has waited for it: what follows one comes late.
+storm() {
+    local bus
+    bus=/sys/bus/xen-backend/devices/vbd-$(domu_id bad)-51712/xenbus
+    echo "$(cat $bus/events) events, $(cat $bus/spurious_events) spurious, $(cat $bus/jiffies_eoi_delayed) jiffies late"
+    [ "$(cat $bus/spurious_events)" -gt 0 ]
+    [ "$(cat $bus/jiffies_eoi_delayed)" -gt 0 ]
+}
+
+# A CD is read only, whatever the toolstack says besides.
+cdrom() {
+    disk_offer bad xvdc "$(disk cd 1)" devtype=cdrom
+    domu_must bad 'hostile --device 51744 --attack behind --count 1'
+    expect_eq "info of a CD" "$(xenstore-read "$(disk_back bad xvdc)/info")" 5
+    bad_lets_go xvdc
+    disk_remove cd
+}
+
+# bad_lets_go VDEV: nobody is there to close the disk when `hostile` has ended.
+bad_lets_go() {
+    domu_must bad "xenstore-write device/vbd/$(disk_number "$1")/state 6"
+    must await_value 15 "$(disk_back bad "$1")/state" 6
+    disk_detach bad "$1"
+}
+
+# What is rare reaches the device in the order that it has to have: Dom0 is the frontend of a backend that tells.
+order() {
+    must modprobe xen-blkfront
+    honest_start 0 xvdd discard-secure=1
+    within 10 test -b /dev/xvdd
+    disk_offer bad xvdb /dev/xvdd
+    domu_must bad 'hostile --device 51728 --attack rare --count 1'
+    honest_asked flush "write 8" flush flush "write 16" flush "discard 8 16 secure"
+    bad_lets_go xvdb
+    honest_end
 }
 
 # Reads the statistics of all disks, until told to stop.
@@ -101,8 +140,9 @@ destroyed() {
     sleep 0.3
     domu_stop bad
     within 10 no_device
-    ! xl list | grep null
-    ! ps | grep '[0-9]\.xvda-[0-9]' | grep -v "$(domu_id good)\.xvda-"
+    expect_eq "domains that do not go" "$(xl list | grep null || true)" ""
+    expect_eq "threads of disks that are gone" \
+        "$(ps | grep '[0-9]\.xvda-[0-9]' | grep -v "$(domu_id good)\.xvda-" || true)" ""
     before=$(cat /run/lab/memory) after=$(memory)
     echo "$before kB free before, $after after"
     # The debug kernel keeps what was freed for a while, and looks for leaks itself.
@@ -114,10 +154,13 @@ destroyed() {
 no_device() { [ "$(ls -d /sys/bus/xen-backend/devices/vbd-* | wc -l)" = 1 ]; }
 
 check module-blkback-hostile-start start
-for name in garbage ahead behind segments sectors grants indirect revoke events keys hasty; do
+for name in garbage ahead behind segments sectors grants indirect revoke events keys hasty rare narrow; do
     check "module-blkback-hostile-$name" hostile_attack $name
 done
 check module-blkback-hostile-states states
+check module-blkback-hostile-order order
+check module-blkback-hostile-storm storm
+check module-blkback-hostile-cdrom cdrom
 check module-blkback-hostile-log log
 check module-blkback-hostile-closed closed
 check module-blkback-hostile-good hostile_witness_ends 3

@@ -5,6 +5,7 @@
 # of a disk that is gone: that disk stays, and its numbers with it.
 #
 # limit: 300
+# debug-kernel: yes
 # reports: module-blkfront-again-start module-blkfront-again-anew module-blkfront-again-unloaded
 # reports: module-blkfront-again-kept module-blkfront-again-end
 # tolerates: WARNING: g.e.

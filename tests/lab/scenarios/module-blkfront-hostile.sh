@@ -2,12 +2,14 @@
 # Our blkfront with a backend that breaks every rule, a user-space program of Dom0: wrong ids, operations and statuses,
 # indices that are not possible, a doorbell that does not stop, memory that stays mapped, of requests and of one connection
 # after the other, no answer at all, nonsense in xenstore. Programs of the DomU read and write each disk that comes. They see errors and never a hang, another disk of
-# the same DomU goes on, and in the end no grant is left.
+# the same DomU goes on, and in the end no grant is left, no memory is lost and the log is short.
 #
-# limit: 240
+# limit: 300
+# debug-kernel: yes
 # reports: module-blkfront-hostile-start module-blkfront-hostile-answers module-blkfront-hostile-indices
 # reports: module-blkfront-hostile-memory module-blkfront-hostile-silence module-blkfront-hostile-store
-# reports: module-blkfront-hostile-others module-blkfront-hostile-grants module-blkfront-hostile-end
+# reports: module-blkfront-hostile-storm module-blkfront-hostile-others module-blkfront-hostile-grants
+# reports: module-blkfront-hostile-log module-blkfront-hostile-memory-back module-blkfront-hostile-end
 # tolerates: WARNING: g.e.
 
 ours=/modules/causeway-blkfront.ko
@@ -30,11 +32,24 @@ grants() {
         echo $(($(word nr_grant_frames) * 512 - $(word gnttab_free_count)))'
 }
 
+log_lines() { domu_run d1 'dmesg | wc -l'; }
+
+free_memory() {
+    domu_run d1 'sync; echo 3 >/proc/sys/vm/drop_caches; sed -n "s/^MemFree: *\([0-9]*\) kB/\1/p" /proc/meminfo'
+}
+
 start() {
     must modprobe xen-blkback
     domu_start d1 $ours
     grants >/run/lab/grants
     disk_attach d1 xvda "$(disk_make one 32)"
+    # What the first use of a disk takes for good.
+    domu_must d1 'fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --rw=randwrite --bs=4k --iodepth=4 --size=64k' >/dev/null
+    disk_detach d1 xvda
+    sleep 2
+    free_memory >/run/lab/memory
+    log_lines >/run/lab/lines
+    disk_attach d1 xvda "$(losetup -j /disks/one | cut -d: -f1)"
     domu_spawn d1 good 'while [ ! -e /run/stop ]; do fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio \
         --rw=randwrite --bs=4k --iodepth=4 --size=64k --verify=crc32c --verify_fatal=1 || exit 1; sleep 2; done'
     # A disk that has gone meanwhile must not become a file of its name.
@@ -63,6 +78,17 @@ silence() { count=1 attack silence stall; }
 
 store() { count=8 attack keys; count=2 attack resize states; }
 
+# Doorbells for nothing are known as such. While they ring, the disk's own count says so.
+storm() {
+    count=1 attack events &
+    domu_must d1 'for i in $(seq 400); do
+        for disk in /sys/bus/xen/devices/vbd-517[2-9]*; do
+            read -r spurious 2>/dev/null <$disk/statistics/spurious && [ "$spurious" -gt 100 ] && echo $spurious && exit 0
+        done
+        sleep 0.02; done; exit 1'
+    wait $!
+}
+
 # Neither the programs that had to do with the bad disks nor those of the good one hang.
 others() {
     domu_must d1 ': >/run/stop'
@@ -79,6 +105,25 @@ grants_left() {
     expect_eq "the number of grants" "$(grants)" "$(cat /run/lab/grants)"
 }
 
+# A disk that is closed for what its backend did is a few lines, whatever that was: there were about 40 disks.
+log() {
+    local more=$(($(log_lines) - $(cat /run/lab/lines)))
+    echo "$more lines of the log"
+    [ $more -le 400 ] || fail "$more lines of the log"
+}
+
+memory_back() {
+    before=$(cat /run/lab/memory) after=$(free_memory)
+    echo "$before kB free before, $after after"
+    # The debug kernel keeps what was freed for a while, and looks for leaks itself.
+    if [ -e /sys/kernel/debug/kmemleak ]; then
+        domu_must d1 'for i in 1 2; do sleep 6; echo scan >/sys/kernel/debug/kmemleak; done; cat /sys/kernel/debug/kmemleak' >/run/lab/leaks
+        expect_eq "what nothing points to" "$(head -n 40 /run/lab/leaks)" ""
+    else
+        [ "$after" -ge $((before - 2048)) ] || fail "$before kB were free, then $after"
+    fi
+}
+
 end() {
     domu_must d1 'rmmod causeway_blkfront'
     domu_stop d1
@@ -91,6 +136,9 @@ check module-blkfront-hostile-indices indices
 check module-blkfront-hostile-memory memory
 check module-blkfront-hostile-silence silence
 check module-blkfront-hostile-store store
+check module-blkfront-hostile-storm storm
 check module-blkfront-hostile-others others
 check module-blkfront-hostile-grants grants_left
+check module-blkfront-hostile-log log
+check module-blkfront-hostile-memory-back memory_back
 check module-blkfront-hostile-end end

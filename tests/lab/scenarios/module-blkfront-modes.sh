@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # Our blkfront in each of its ways of working, with Linux' own backend: pages that stay mapped, pages of the requests
 # themselves, pages in between for a backend that is not trusted; few and many segments, large rings, two queues, blocks
-# of 4 KiB, and a disk that is only read. The module is unloaded and loaded between them, and its disks come back.
+# of 4 KiB, and a disk that is only read. The module is unloaded and loaded between them, and its disks come back. A
+# backend that tells what it is asked for shows how writes become durable and discards secure, what of a page that is not
+# written it can see, and what becomes of a disk's geometry.
 #
-# limit: 300
+# limit: 400
 # reports: module-blkfront-modes-start module-blkfront-modes-persistent module-blkfront-modes-direct
 # reports: module-blkfront-modes-untrusted module-blkfront-modes-trusted-key module-blkfront-modes-few-segments
 # reports: module-blkfront-modes-large module-blkfront-modes-queues module-blkfront-modes-4kn
-# reports: module-blkfront-modes-read-only module-blkfront-modes-end
+# reports: module-blkfront-modes-read-only module-blkfront-modes-durable module-blkfront-modes-secure
+# reports: module-blkfront-modes-alone module-blkfront-modes-geometry module-blkfront-modes-end
 
 ours=/modules/causeway-blkfront.ko
 front=/sys/bus/xen/drivers/causeway-vbd
@@ -106,6 +109,83 @@ read_only() {
     disk_detach d1 xvdc
 }
 
+# told KEY=VALUE...: the disk xvdd of a backend that tells.
+told() {
+    honest_start "$(domu_id d1)" xvdd "$@"
+    domu_must d1 'for i in $(seq 50); do [ -b /dev/xvdd ] && break; sleep 0.2; done'
+}
+
+two_durable_writes() {
+    domu_must d1 'fio --name=d --filename=/dev/xvdd --direct=1 --sync=dsync --rw=write --bs=4k --size=8k' >/dev/null
+}
+
+# A flush after each write that has to be durable; one request where barriers are all there is; nothing without either.
+# Linux flushes once more when such a write of a program has ended.
+durable() {
+    told
+    two_durable_writes
+    honest_asked "write 0" flush flush "write 8" flush flush
+    domu_must d1 'fio --name=d --filename=/dev/xvdd --direct=1 --rw=write --bs=4k --size=8k --end_fsync=1' >/dev/null
+    honest_asked "write 0" "write 8" flush
+    honest_end
+    told feature-flush-cache=0 feature-barrier=1
+    two_durable_writes
+    honest_asked "write barrier 0" "write barrier" "write barrier 8" "write barrier"
+    honest_end
+    told feature-flush-cache=0
+    two_durable_writes
+    honest_asked "write 0" "write 8"
+    honest_end
+}
+
+# A discard that is to be secure is asked for as such, or not at all.
+secure() {
+    told discard-secure=1
+    domu_must d1 'blkdiscard --secure --offset 1M --length 2M /dev/xvdd'
+    honest_asked "discard 2048 4096 secure"
+    domu_must d1 'blkdiscard --offset 1M --length 2M /dev/xvdd'
+    honest_asked "discard 2048 4096"
+    honest_end
+    told discard-secure=0
+    must_fail domu_run d1 'blkdiscard --secure --offset 1M --length 2M /dev/xvdd'
+    honest_asked
+    honest_end
+}
+
+# Eight writes of a sector each, whose data lie side by side in memory, and what a backend sees of the page of each.
+alone() {
+    local writes='fio --name=s --filename=/dev/xvdd --direct=1 --ioengine=libaio --iodepth=8 --rw=write --bs=512
+        --size=4k --buffer_pattern=0x5a'
+    load feature_persistent=0
+    told
+    domu_must d1 "$writes" >/dev/null
+    [ "$(grep -c '^write .*, beside other data$' /run/honest.log)" -gt 0 ] || fail "they lay alone: $(cat /run/honest.log)"
+    honest_end
+    load feature_persistent=0 trusted=0
+    told
+    domu_must d1 "$writes" >/dev/null
+    expect_eq "writes" "$(grep -c '^write ' /run/honest.log)" 8
+    expect_eq "writes that show more" "$(grep '^write .*,' /run/honest.log || true)" ""
+    honest_end
+}
+
+# queue_of DISK KEY: what its queue says.
+queue_of() { domu_run d1 "cat /sys/block/$1/queue/$2"; }
+
+geometry() {
+    told physical-sector-size=4096 discard-granularity=65536 discard-alignment=8192 info=6
+    expect_eq "physical block" "$(queue_of xvdd physical_block_size)" 4096
+    expect_eq "logical block" "$(queue_of xvdd logical_block_size)" 512
+    expect_eq "granularity of discards" "$(queue_of xvdd discard_granularity)" 65536
+    expect_eq "alignment of discards" "$(domu_run d1 'cat /sys/block/xvdd/discard_alignment')" 8192
+    expect_eq "removable, read-only" "$(domu_run d1 'echo $(cat /sys/block/xvdd/removable /sys/block/xvdd/ro)')" "1 1"
+    honest_end
+    told feature-discard=0
+    expect_eq "most of a discard" "$(queue_of xvdd discard_max_bytes)" 0
+    expect_eq "removable, read-only" "$(domu_run d1 'echo $(cat /sys/block/xvdd/removable /sys/block/xvdd/ro)')" "0 0"
+    honest_end
+}
+
 end() {
     disk_detach d1 xvda
     domu_must d1 'rmmod causeway_blkfront'
@@ -123,4 +203,8 @@ check module-blkfront-modes-large large
 check module-blkfront-modes-queues queues
 check module-blkfront-modes-4kn fourkn
 check module-blkfront-modes-read-only read_only
+check module-blkfront-modes-durable durable
+check module-blkfront-modes-secure secure
+check module-blkfront-modes-alone alone
+check module-blkfront-modes-geometry geometry
 check module-blkfront-modes-end end

@@ -7,10 +7,12 @@
 # hang.
 #
 # limit: 300
+# debug-kernel: yes
 # reports: module-blkfront-restart-start module-blkfront-restart-persistent module-blkfront-restart-direct
 # reports: module-blkfront-restart-unloaded module-blkfront-restart-killed module-blkfront-restart-saved
 # reports: module-blkfront-restart-scarce
-# reports: module-blkfront-restart-rebind module-blkfront-restart-unplug module-blkfront-restart-end
+# reports: module-blkfront-restart-rebind module-blkfront-restart-reload module-blkfront-restart-unplug
+# reports: module-blkfront-restart-end
 
 ours=/modules/causeway-blkfront.ko
 front=/sys/bus/xen/drivers/causeway-vbd
@@ -170,7 +172,25 @@ rebind() {
     [ $code -ne 0 ] && [ $code -ne 124 ] || fail "programs that used the disk ended with $code"
     domu_must d1 "echo vbd-51712 >$front/bind; for i in \$(seq 50); do [ -b /dev/xvda ] && exit 0; sleep 0.2; done; exit 1"
     must await_value 20 "$(disk_front d1 xvda)/state" 4
+    same
+}
+
+same() {
     expect_eq "what was written" "$(domu_run d1 'dd if=/dev/xvda bs=4k count=1 iflag=direct 2>/dev/null | head -c 3893 | md5sum')" "$(seq 1000 | head -c 3893 | md5sum)"
+}
+
+# The module does not go while a disk of its is in use; it goes when the disk is, and its next life has the disk again.
+reload() {
+    domu_spawn d1 load 'fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --rw=randrw --bs=16k --iodepth=16 --time_based --runtime=30 --offset=8m --size=16m'
+    sleep 0.7
+    must_fail domu_run d1 'rmmod causeway_blkfront'
+    domu_must d1 "echo vbd-51712 >$front/unbind
+        for i in \$(seq 100); do rmmod causeway_blkfront 2>/dev/null && break; sleep 0.1; done
+        [ ! -e $front ] || exit 1; insmod $ours"
+    code=0; domu_join d1 load 20 >/dev/null || code=$?
+    [ $code -ne 0 ] && [ $code -ne 124 ] || fail "programs that used the disk ended with $code"
+    domu_must d1 'for i in $(seq 50); do [ -b /dev/xvda ] && exit 0; sleep 0.2; done; exit 1'
+    same
 }
 
 unplug() {
@@ -198,6 +218,7 @@ check module-blkfront-restart-unloaded unloaded
 check module-blkfront-restart-killed killed
 check module-blkfront-restart-scarce scarce
 check module-blkfront-restart-rebind rebind
+check module-blkfront-restart-reload reload
 check module-blkfront-restart-unplug unplug
 check module-blkfront-restart-saved saved
 check module-blkfront-restart-end end

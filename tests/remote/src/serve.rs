@@ -66,8 +66,9 @@ fn run(
     let command = store.read_str(&node("command"))?;
     // A file: what the command leaves running in the background may keep it open.
     let file = File::create(output).with_context(|| output.display().to_string())?;
+    // A pipe's code is that of what failed in it, so that none hides a failure by printing what came of it.
     let status = Command::new("bash")
-        .args(["-c", &command])
+        .args(["-o", "pipefail", "-c", &command])
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)
         .stderr(file)

@@ -41,7 +41,8 @@ pub struct Options {
     /// Keep the logs of what passed, too.
     #[arg(long)]
     keep_logs: bool,
-    /// Boot the debug kernel: what its checks find fails a scenario, and so do leaks of memory in Dom0.
+    /// Boot the debug kernel: what its checks find fails a scenario, and so do leaks of memory in Dom0. Without FILTER, the
+    /// scenarios of hostile peers and faults
     #[arg(long)]
     debug_kernel: bool,
 }
@@ -69,6 +70,8 @@ pub fn run(options: &Options) -> Result<bool> {
     if let Some(filter) = &options.filter {
         scenarios.retain(|scenario| scenario.name.starts_with(filter));
         ensure!(!scenarios.is_empty(), "no scenario begins with `{filter}`");
+    } else if options.debug_kernel {
+        scenarios.retain(|scenario| scenario.debug_kernel);
     }
     let lab = Lab::ensure_with(options.debug_kernel)?;
     let out = command::workspace().join(format!("target/lab{}", lab.kernel.suffix()));

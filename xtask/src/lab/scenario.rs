@@ -21,6 +21,8 @@ pub struct Scenario {
     pub dom0: Dom0,
     /// `# reports:`: the names of its checks, in any number of lines, with braces as in bash. Each has to come, once.
     pub reports: Vec<String>,
+    /// `# debug-kernel: yes`: on the debug kernel it runs when nobody says what else should.
+    pub debug_kernel: bool,
     /// `# tolerates:`: texts that excuse a line of a log that looks like an oops.
     pub tolerates: Vec<String>,
 }
@@ -56,6 +58,7 @@ impl Scenario {
             limit: 120,
             dom0: Dom0::Pv,
             reports: Vec::new(),
+            debug_kernel: false,
             tolerates: Vec::new(),
         };
         for line in text.lines().take_while(|line| line.starts_with('#')) {
@@ -66,6 +69,9 @@ impl Scenario {
                 scenario.dom0 = Dom0::from_str(value.trim(), true).map_err(anyhow::Error::msg)?;
             } else if let Some(value) = line.strip_prefix("reports:") {
                 scenario.reports.extend(value.split_whitespace().flat_map(expand));
+            } else if let Some(value) = line.strip_prefix("debug-kernel:") {
+                ensure!(value.trim() == "yes", "debug-kernel: yes, or not there");
+                scenario.debug_kernel = true;
             } else if let Some(value) = line.strip_prefix("tolerates:") {
                 scenario.tolerates.push(value.trim().to_owned());
             }
@@ -249,6 +255,35 @@ mod tests {
         for part in ["block-a twice", "block-c, which", "not done within 30 s"] {
             assert!(found[1].contains(part), "{found:?}");
         }
+    }
+
+    /// `set -e` overlooks what fails on the left of `&&`, and what `!` turns round, unless the function ends there.
+    fn overlooked(text: &str) -> Vec<&str> {
+        let lines: Vec<_> = text.lines().collect();
+        let hides = |line: &str| {
+            let alone = line.contains(" && ") && !line.contains("||");
+            line.starts_with("! ") || (line.starts_with("[ ") && alone)
+        };
+        let last = |next: Option<&&str>| next.is_none_or(|next| next.trim() == "}");
+        let each = lines.iter().enumerate();
+        each.filter(|(at, line)| hides(line.trim_start()) && !last(lines.get(at + 1)))
+            .map(|(_, line)| *line)
+            .collect()
+    }
+
+    #[test]
+    fn no_check_overlooks_a_failure() {
+        let folder = crate::command::workspace().join("tests/lab");
+        for folder in ["scenarios", "dom0/library", "bench"].map(|name| folder.join(name)) {
+            for file in folder.read_dir().unwrap() {
+                let text = std::fs::read_to_string(file.as_ref().unwrap().path()).unwrap();
+                let found: Vec<_> = overlooked(&text);
+                assert!(found.is_empty(), "{}: {found:?}", file.unwrap().path().display());
+            }
+        }
+        assert_eq!(overlooked("f() {\n    ! a\n    b\n}\n"), ["    ! a"]);
+        assert_eq!(overlooked("f() {\n    [ a ] && [ b ]\n    c\n}\n"), ["    [ a ] && [ b ]"]);
+        assert_eq!(overlooked("f() {\n    [ a ] && [ b ] || fail c\n    ! d\n}\n"), [""; 0]);
     }
 
     #[test]

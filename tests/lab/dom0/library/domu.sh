@@ -90,7 +90,7 @@ domu_spawn() {
     local name=$1 end=/run/$2.end out=/run/$2.out
     shift 2
     # Whoever opens the pipe to read it gets the code, then or later.
-    domu_must "$name" "rm -f $end; mkfifo $end; (bash -c $(printf %q "$*") >$out 2>&1; echo \$? >$end) &"
+    domu_must "$name" "rm -f $end; mkfifo $end; (bash -o pipefail -c $(printf %q "$*") >$out 2>&1; echo \$? >$end) &"
 }
 
 # domu_join NAME TAG [SECONDS]: waits for it, prints its output and returns its exit code; 124 if it is not done.
