@@ -218,6 +218,21 @@ fn a_read_only_disk_refuses_to_change() {
     assert_eq!(queue.read(0, 8).unwrap(), pattern(0, 4096));
 }
 
+/// Whatever `mode` says.
+#[test]
+fn a_cdrom_is_one_and_read_only() {
+    let rig = Rig::new();
+    let image = rig.image("disk", MIB);
+    let _backend = rig.start(Options::default());
+    rig.plug_cdrom(&image);
+    let mut front = Frontend::connect(&rig, Wanted::default());
+    let geometry = front.geometry;
+    assert!(geometry.cdrom && geometry.removable && geometry.read_only, "{geometry:?}");
+    let queue = &mut front.queues[0];
+    assert_eq!(queue.write(RwOp::Write, 0, &[1; 4096]), Status::Error);
+    assert_eq!(queue.read(0, 8).unwrap(), pattern(0, 4096));
+}
+
 #[test]
 fn a_disk_of_4096_byte_sectors_takes_only_whole_ones() {
     let rig = Rig::new();

@@ -116,6 +116,13 @@ impl Rig {
         create_vbd(&self.toolstack, &config).unwrap();
     }
 
+    /// A CD in its drive.
+    pub fn plug_cdrom(&self, image: &Path) {
+        let mut config = VbdConfig::new(VBD, image.to_str().unwrap());
+        config.cdrom = true;
+        create_vbd(&self.toolstack, &config).unwrap();
+    }
+
     pub fn plug_as(&self, vbd: Vbd, image: &Path, more: &[(Key, &str)]) {
         let mut config = VbdConfig::new(vbd, image.to_str().unwrap());
         config.backend_keys = more.iter().map(|(key, value)| (*key, value.to_string())).collect();
