@@ -139,7 +139,10 @@ fn copies(peer: DomId) -> Result<(), Failed> {
     let mut found = KVec::from_elem(0, LEN.into(), GFP_KERNEL)?;
     target.as_region().copy_out(AT.into(), &mut found);
     check(*found == *bytes, "other bytes came than were copied")?;
-    let mut beside = [0xff; 8];
-    target.as_region().copy_out(usize::from(AT) - 8, &mut beside);
-    check(beside == [0; 8], "bytes beside those that were copied changed")
+    for at in [AT - 8, AT + LEN] {
+        let mut beside = [0xff; 8];
+        target.as_region().copy_out(at.into(), &mut beside);
+        check(beside == [0; 8], "bytes beside those that were copied changed")?;
+    }
+    Ok(())
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The versions that all is built with and the lab is made of, in one place.
+//! The versions of what all is built with and the lab is made of.
 
 /// Debian 13's code name.
 pub const SUITE: &str = "trixie";

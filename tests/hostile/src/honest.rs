@@ -39,7 +39,8 @@ impl Honest {
         Ok(Self { back })
     }
 
-    /// Answers each request, and prints it, and whether the page of a write shows the backend more than that, until a toolstack wants the disk back: its state is Closing then.
+    /// Answers each request, and prints it, and whether the page of a write shows the backend more than that, until a
+    /// toolstack wants the disk back: its state is Closing then.
     ///
     /// # Errors
     ///
@@ -61,9 +62,7 @@ impl Honest {
         }
         self.back.unplug()
     }
-}
 
-impl Honest {
     /// Of a write: whether its pages show more than it writes.
     fn beside(&self, raw: &RawRequest) -> anyhow::Result<&'static str> {
         let Ok(Request::Rw(Rw { op: RwOp::Write, segments: Segments::Direct(segments), .. })) =

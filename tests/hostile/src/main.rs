@@ -35,7 +35,8 @@ struct Arguments {
     /// What an honest backend writes besides into its directory: `discard-secure=1`
     #[arg(long, value_name = "KEY=VALUE", requires = "honest", value_parser = key_and_value)]
     offer: Vec<(String, String)>,
-    /// Number of the disk: 51712 is xvda. A backend makes four disks in turn, beginning with this one
+    /// Number of the disk: 51712 is xvda. A backend that breaks rules makes four disks in turn, beginning
+    /// with this one
     #[arg(long, default_value_t = 51712)]
     device: u32,
     /// Which attacks; without any, all of them

@@ -92,10 +92,10 @@ statistics() {
     [ "$(statistic persistent_grants)" -gt 0 ]
     expect_eq "pages mapped for one request each" "$(statistic mapped_grants)" 0
     expect_eq "requests refused" "$(statistic refused)" 0
-    # All that was asked for is answered.
     parameter log_stats 1
     within 20 sh -c "dmesg | grep -q '([0-9]*.xvda-0): oo .* rd .* wr .* f .* ds .* pg: .*/1056'"
     parameter log_stats 0
+    # All that was asked for is answered.
     grep -q '^queue 0: slots 128, req_prod \([0-9]*\), .*, rsp_prod \1, .*, port [0-9]*$' "$(view)" ||
         fail "debugfs says: $(cat "$(view)")"
 }

@@ -112,7 +112,7 @@ read_only() {
 # told KEY=VALUE...: the disk xvdd of a backend that tells.
 told() {
     honest_start "$(domu_id d1)" xvdd "$@"
-    domu_must d1 'for i in $(seq 50); do [ -b /dev/xvdd ] && break; sleep 0.2; done'
+    domu_must d1 'for i in $(seq 50); do [ -b /dev/xvdd ] && exit 0; sleep 0.2; done; exit 1'
 }
 
 two_durable_writes() {

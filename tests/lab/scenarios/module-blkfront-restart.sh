@@ -20,7 +20,7 @@ back=/sys/bus/xen-backend/drivers/causeway-vbd
 
 start() {
     must insmod /modules/causeway-blkback.ko
-    domu_start d1 memory=192 max_grant_frames=4 $ours
+    domu_start d1 memory=$((${LAB_MEMORY:-256} * 3 / 4)) max_grant_frames=4 $ours
     # Disks that take their time, so that there is always something unanswered.
     must modprobe dm-delay
     for name in one two; do

@@ -11,8 +11,8 @@ use super::kernel::{Debug, Kernel};
 use super::{root::Root, stamp::Stamp};
 use crate::{command, versions};
 
-/// Words of `make` for the kernel itself, beyond those for its compiler. These files run in a PVH domain before KASAN has its shadow; Linux starts it
-/// too late for them, and never in a PV domain.
+/// Words of `make` for the kernel itself, beyond those for its compiler. These files run in a PVH domain before KASAN
+/// has its shadow; Linux starts it too late for them, and never in a PV domain.
 const WITHOUT_KASAN: &[&str] = &[
     "KASAN_SANITIZE_common.o=n",
     "KASAN_SANITIZE_cpu.o=n",

@@ -22,7 +22,7 @@ const FETCH: &str = r#"
     series=$(cut -d. -f1,2 <<<"$release")
     rm -rf "$stock" "$source"
     mkdir -p "$stock" "$source"
-    cd /tmp
+    cd "$(mktemp -d)"
     packages="linux-headers-$release linux-source-$series"
     for part in linux-base linux-binary linux-modules; do packages+=" $part-$release"; done
     apt-get -qq -o APT::Sandbox::User=root download $packages

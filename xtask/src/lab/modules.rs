@@ -48,7 +48,7 @@ pub fn build(root: &Root, kernel: &Kernel, folder: &Path) -> Result<()> {
 ///
 /// # Errors
 ///
-/// When a lint has something to say, a module refers to a function that panics, or a module is not where it was installed.
+/// When a lint has something to say, a module refers to a function that panics, or is not where it was installed.
 pub fn check(root: &Root, kernel: &Kernel) -> Result<()> {
     let _lock = lock()?;
     make(root, kernel, "clippy", &["CLIPPY=1"]).context("clippy")?;
@@ -66,14 +66,22 @@ pub fn check(root: &Root, kernel: &Kernel) -> Result<()> {
 /// `make modules_install`: where `modprobe` finds each module by its name and by its alias.
 fn install(root: &Root, kernel: &Kernel) -> Result<()> {
     let to = command::workspace().join("target/modules-installed");
+    if to.exists() {
+        fs::remove_dir_all(&to)?;
+    }
     let to = to.display().to_string();
     let out = command::workspace().join("target/modules").display().to_string();
     command::run(&mut root.script(INSTALL, &[&to, &out, &kernel.kit]))?;
-    for name in ["causeway-blkback", "causeway-blkfront", "xen-backend:vbd", "xen:vbd"] {
+    for (name, module) in [
+        ("causeway-blkback", "/causeway-blkback.ko"),
+        ("xen-backend:vbd", "/causeway-blkback.ko"),
+        ("causeway-blkfront", "/causeway-blkfront.ko"),
+        ("xen:vbd", "/causeway-blkfront.ko"),
+    ] {
         let mut modprobe = root.command("modprobe");
         modprobe.args(["--show-depends", "-d", &to, "-S", &kernel.release, name]);
         let found = command::output(&mut modprobe)?;
-        ensure!(found.contains("/causeway-blk"), "modprobe takes {name} for {found:?}");
+        ensure!(found.contains(module), "modprobe takes {name} for {found:?}");
     }
     Ok(())
 }

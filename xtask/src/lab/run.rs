@@ -41,8 +41,8 @@ pub struct Options {
     /// Keep the logs of what passed, too.
     #[arg(long)]
     keep_logs: bool,
-    /// Boot the debug kernel: what its checks find fails a scenario, and so do leaks of memory in Dom0. Without FILTER, the
-    /// scenarios of hostile peers and faults
+    /// Boot the debug kernel: what its checks find fails a scenario, and so do leaks of memory in Dom0. Without
+    /// FILTER, the scenarios of hostile peers and faults
     #[arg(long)]
     debug_kernel: bool,
 }

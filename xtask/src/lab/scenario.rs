@@ -287,6 +287,28 @@ mod tests {
     }
 
     #[test]
+    fn every_check_that_the_guide_names_is_there() {
+        let workspace = crate::command::workspace();
+        let scenarios = Scenario::all(&workspace.join("tests/lab/scenarios")).unwrap();
+        let is_there = |name: &str| {
+            let mut reports = scenarios.iter().flat_map(|scenario| &scenario.reports);
+            reports.any(|report| report == name)
+                || scenarios.iter().any(|scenario| scenario.name == name)
+        };
+        let mut named = 0;
+        for page in workspace.join("docs/src").read_dir().unwrap() {
+            let page = page.unwrap().path();
+            let text = std::fs::read_to_string(&page).unwrap();
+            let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+            for word in words.filter(|word| word.starts_with("module-blk")) {
+                assert!(is_there(word), "{}: there is no check {word}", page.display());
+                named += 1;
+            }
+        }
+        assert!(named > 10, "the guide names {named} checks");
+    }
+
+    #[test]
     fn headers_are_checked() {
         assert!(Scenario::parse("block", "# limit: 3\n").is_err());
         assert!(Scenario::parse("block", "# reports: net-a\n").is_err());

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# A disk of tests/hostile whose backend keeps the rules, can what no disk of the lab can, and tells what it is asked for.
+# A disk of tests/hostile whose backend keeps the rules, can what no other disk of the lab can, and tells what it is
+# asked for.
 
 # honest_start DOMID VDEV [KEY=VALUE...]: makes it the disk of a domain, whose frontend is there. Its backend offers flush
 # and discard, and what the keys say. What it is asked for, a line each, is in /run/honest.log.
@@ -15,7 +16,7 @@ honest_start() {
     must await_value 20 "/local/domain/$id/device/vbd/$number/state" 4
 }
 
-# honest_asked OPERATION...: what it was asked for since it was last looked at, other than to read, is this, line by line.
+# honest_asked LINE...: what it was asked for since it was last looked at, other than to read, is this.
 honest_asked() {
     local asked
     asked=$(grep -v '^read ' /run/honest.log || true)
@@ -23,11 +24,11 @@ honest_asked() {
     expect_eq "what the backend was asked for" "${asked//$'\n'/, }" "$(IFS=,; echo "$*" | sed 's/,/, /g')"
 }
 
-# honest_end: takes the disk away.
+# honest_end: takes the disk away, in the check that began it.
 honest_end() {
     xenstore-write "$(cat /run/honest.path)/state" 5
-    within 20 honest_gone
-    ! xenstore-exists "$(cat /run/honest.path)" || fail "it did not end well: $(tail -n 3 /run/honest.log)"
+    within 40 honest_gone
+    wait "$(cat /run/honest.pid)" || fail "it did not end well: $(tail -n 3 /run/honest.log)"
 }
 
 honest_gone() { ! kill -0 "$(cat /run/honest.pid)"; }

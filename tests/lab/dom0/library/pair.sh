@@ -74,7 +74,7 @@ pair_features() {
         "$(pair_least "$(domu_run d1 nproc)" "$(pair_offer multi-queue-max-queues 1)")"
     expect_eq "the ABI" "$(pair_choice protocol x86_64-abi)" x86_64-abi
     order=$(pair_choice ring-page-order 0)
-    # Of a disk that is plugged in later QEMU offers it after the frontend has looked, whose ever that is.
+    # Of a disk that is plugged in later QEMU offers it after the frontend has looked, Linux' or ours.
     [ "$(cat /run/lab/backend) $order" = "qemu 0" ] ||
         expect_eq "the ring's order" "$order" "$(pair_least 2 "$(pair_offer max-ring-page-order 0)")"
     segments=$(pair_least 32 "$(pair_offer feature-max-indirect-segments 0)")
