@@ -36,12 +36,6 @@ start() {
     must await_value 15 "$(disk_front d1 xvda)/state" 4
 }
 
-memory() {
-    sync
-    echo 3 >/proc/sys/vm/drop_caches
-    sed -n 's/^MemFree: *\([0-9]*\) kB/\1/p' /proc/meminfo
-}
-
 # What the other guest has must go on working.
 other_works() {
     domu_must d2 'dd if=/dev/urandom of=/tmp/r bs=4k count=64 status=none && dd if=/tmp/r of=/dev/xvdb bs=4k oflag=direct status=none &&
@@ -170,9 +164,9 @@ destroy() {
         [ "$(cat /sys/bus/xen-backend/devices/vbd-"$id"-51712/statistics/persistent_grants)" -gt 100 ]
         domu_stop d1
         within 10 no_thread_of_d1
-        expect_eq "domains that do not go" "$(xl list | grep null || true)" ""
+        no_domain_lingers
         expect_eq "grants of the domain" "$(grants_of "$id")" 0
-        after=$(memory)
+        after=$(free_memory)
         before=${before:-$after}
         echo "$after kB are free"
     done

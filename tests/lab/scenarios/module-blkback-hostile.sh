@@ -19,12 +19,6 @@ disk() {
 
 log_lines() { dmesg | wc -l; }
 
-memory() {
-    sync
-    echo 3 >/proc/sys/vm/drop_caches
-    sed -n 's/^MemFree: *\([0-9]*\) kB/\1/p' /proc/meminfo
-}
-
 threads() { ps | grep -c "[[ ]$(domu_id bad)\.xvda-[0-9]" || true; }
 
 start() {
@@ -139,12 +133,12 @@ rings() {
 destroyed() {
     local before after
     destroy_bad
-    before=$(memory)
+    before=$(free_memory)
     domu_start bad xen-evtchn,xen-gntalloc,xen-gntdev
     disk_offer bad xvda "$(losetup -j /disks/bad | cut -d: -f1)"
     destroy_bad
-    after=$(memory)
-    expect_eq "domains that do not go" "$(xl list | grep null || true)" ""
+    after=$(free_memory)
+    no_domain_lingers
     expect_eq "threads of disks that are gone" \
         "$(ps | grep '[0-9]\.xvda-[0-9]' | grep -v "$(domu_id good)\.xvda-" || true)" ""
     echo "$before kB free before, $after after"

@@ -34,10 +34,6 @@ grants() {
 
 log_lines() { domu_must d1 'dmesg | wc -l'; }
 
-free_memory() {
-    domu_must d1 'sync; echo 3 >/proc/sys/vm/drop_caches; sed -n "s/^MemFree: *\([0-9]*\) kB/\1/p" /proc/meminfo'
-}
-
 start() {
     must modprobe xen-blkback
     domu_start d1 $ours
@@ -65,7 +61,7 @@ attack() {
 # By then what disks and programs take for good is taken.
 answers() {
     count=2 attack id twice operation status unsupported garbage
-    free_memory >/run/lab/memory
+    free_memory d1 >/run/lab/memory
 }
 
 indices() { count=2 attack ahead unasked behind scribble events; }
@@ -121,7 +117,7 @@ log() {
 memory_back() {
     local before after
     before=$(cat /run/lab/memory)
-    after=$(free_memory)
+    after=$(free_memory d1)
     echo "$before kB free before, $after after"
     # The debug kernel keeps what was freed for a while, and looks for leaks itself.
     if [ -e /sys/kernel/debug/kmemleak ]; then

@@ -29,12 +29,3 @@ uring_stat() {
     causeway stats --json --socket /run/uring.sock | grep -o "\"$1\": *[0-9]*" | grep -o '[0-9]*$' |
         { sum=0; while read -r n; do sum=$((sum + n)); done; echo $sum; }
 }
-
-# grants_of DOMID: how many grants of a domain anybody has mapped, as Xen counts them.
-grants_of() {
-    xl dmesg -c >/dev/null
-    xl debug-keys g
-    sleep 1
-    # A line for each that is, below the headline of the domain that granted.
-    xl dmesg | tr -d '\r' | sed -n "/grant-table for remote d$1 /,/localdom/p" | { grep -c '\[0x' || true; }
-}
