@@ -298,12 +298,12 @@ bounded() {
 buffered() {
     disk_attach d1 xvda "$(losetup -j /disks/one | cut -d: -f1)"
     connected
-    pattern --rw=randwrite --bs=4k --iodepth=32 --size=1m
-    [ "$(statistic free_pages)" -gt 4 ]
+    pattern --rw=randwrite --bs=64k --iodepth=4 --size=1m
+    [ "$(statistic free_pages)" -ge 16 ]
     echo 2 >/proc/sys/vm/drop_caches
     within 5 none_free
     parameter max_buffer_pages 4
-    pattern --rw=randwrite --bs=4k --iodepth=32 --size=1m
+    pattern --rw=randwrite --bs=64k --iodepth=4 --size=1m
     [ "$(statistic free_pages)" -le 4 ]
     parameter max_buffer_pages 1024
     disk_detach d1 xvda
