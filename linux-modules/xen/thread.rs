@@ -58,6 +58,12 @@ impl Parker {
         self.woken.swap(0, Ordering::AcqRel) != 0
     }
 
+    /// Whether the caller is the thread that sleeps here, or an interrupt of it.
+    #[inline]
+    pub fn is_own(&self) -> bool {
+        self.task.as_ref().is_some_and(|task| task.0.as_ptr() == kernel::task::Task::current_raw())
+    }
+
     /// Sleeps until woken, or until a moment of [`now`]. To be called by the thread itself.
     pub fn park(&self, until: Option<u64>) {
         // A moment that the kernel's signed clock does not know never comes.

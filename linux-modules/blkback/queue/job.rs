@@ -129,7 +129,8 @@ impl Owner for Job {
         let by_thread = job.by_thread;
         if !by_thread {
             job.answered = true;
-            shared.answer(job.tag, job.status);
+            // A large one took its time: its frontend may go on while others follow.
+            shared.answer(job.tag, job.status, job.large);
         }
         let first = shared.finished.push(bio);
         if by_thread || first && shared.waits.load(Ordering::SeqCst) {

@@ -8,8 +8,9 @@
 //! ```
 //!
 //! A request costs one hand-off, from the event to the thread. Its end costs none: the answer goes into the ring where
-//! the disk says that it is done, and the bio waits with its pages for the thread's next pass. Only when a page has to
-//! be unmapped before the answer is the thread woken for it, and then does so for all that are there.
+//! the disk says that it is done, and the bio waits with its pages for the thread's next pass. What ends while the thread
+//! is still submitting is shown to the frontend at the end of the pass, all at once. Only when a page has to be unmapped
+//! before the answer is the thread woken for it, and then does so for all that are there.
 
 mod job;
 mod pages;
@@ -292,23 +293,7 @@ impl Queue {
             self.pages.unmap_now();
             self.parts.shared.statistics.mapped.set(self.pages.once() as u64);
         }
-        if self.answers.is_empty() {
-            return;
-        }
-        let shared = &self.parts.shared;
-        let notify = {
-            let mut ring = shared.ring.lock();
-            let Some(ring) = &mut *ring else { return };
-            for (tag, status) in &self.answers {
-                // Each request that was taken is answered once, so there is room.
-                let _ = ring.push(*tag, *status);
-            }
-            ring.publish()
-        };
-        self.answers.clear();
-        if notify {
-            shared.line.notify();
-        }
+        self.parts.shared.show(&mut self.answers);
     }
 
     /// Maps what has to be, and submits all requests of this pass.
@@ -323,6 +308,7 @@ impl Queue {
             statistics.persistent.set(self.pages.persistent() as u64);
         }
         let mut staged = core::mem::take(&mut self.staged);
+        self.parts.shared.hold();
         plugged(|| {
             for bio in staged.drain_all() {
                 if bio.data.status == Status::Okay {
@@ -385,7 +371,7 @@ impl Queue {
     /// What is not for a request, when it was asked for.
     fn housekeeping(&mut self) {
         let shared = &self.parts.shared;
-        self.pages.shrink(shared.squeeze_until.load(Ordering::Relaxed));
+        self.pages.shrink(shared.take_squeeze(self.pages.now()));
         shared.statistics.free.set(self.pages.free() as u64);
         if !shared.tidy.load(Ordering::Relaxed) || !shared.tidy.swap(false, Ordering::Relaxed) {
             return;

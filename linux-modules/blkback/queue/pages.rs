@@ -282,10 +282,14 @@ impl Pages {
         }
     }
 
-    /// Gives free pages back to the kernel: all before that tick, later those that are more than may be kept.
-    pub(super) fn shrink(&mut self, squeeze_until: u64) {
-        let keep = if self.now < squeeze_until { 0 } else { params::max_buffer_pages() };
-        self.pool.shrink_to(keep);
+    /// The coarse clock at the beginning of this pass.
+    pub(super) fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// Gives free pages back to the kernel: all, or those that are more than may be kept.
+    pub(super) fn shrink(&mut self, all: bool) {
+        self.pool.shrink_to(if all { 0 } else { params::max_buffer_pages() });
     }
 
     /// Unmaps what was not used for long.

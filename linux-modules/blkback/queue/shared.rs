@@ -3,7 +3,7 @@
 //! What a queue's thread, its interrupt, the ends of its bios and the control of its device share.
 
 use core::fmt::{self, Formatter};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{compiler_fence, AtomicBool, AtomicU64, Ordering};
 
 use block::finished::Finished;
 use kernel::prelude::*;
@@ -30,6 +30,10 @@ pub(crate) struct Shared {
     pub(super) finished: Finished<Job>,
     /// The thread can do nothing before a bio is done.
     pub(super) waits: AtomicBool,
+    /// The thread is giving requests to the disk, and will look at `held`.
+    submitting: AtomicBool,
+    /// There are answers in the ring that the frontend has not been shown.
+    held: AtomicBool,
     /// The queue is to finish what it took, and end.
     stop: AtomicBool,
     /// Its frontend does not wait for the end of what can be left undone.
@@ -42,8 +46,10 @@ pub(crate) struct Shared {
     pub(super) broken: AtomicBool,
     /// It is to look at what it could give back.
     pub(super) tidy: AtomicBool,
+    /// It is to give its free pages back.
+    squeezed: AtomicBool,
     /// No free pages are to be kept before this tick.
-    pub(super) squeeze_until: AtomicU64,
+    squeeze_until: AtomicU64,
     pub(crate) statistics: Statistics,
 }
 
@@ -60,12 +66,15 @@ impl Shared {
                 parker,
                 finished: Finished::new(),
                 waits: AtomicBool::new(false),
+                submitting: AtomicBool::new(false),
+                held: AtomicBool::new(false),
                 stop: AtomicBool::new(false),
                 left: AtomicBool::new(false),
                 relook: AtomicBool::new(false),
                 ended: AtomicBool::new(false),
                 broken: AtomicBool::new(false),
                 tidy: AtomicBool::new(false),
+                squeezed: AtomicBool::new(false),
                 squeeze_until: AtomicU64::new(0),
                 statistics: Statistics::default(),
             }),
@@ -73,13 +82,47 @@ impl Shared {
         )
     }
 
-    /// Answers a request. In any context.
-    pub(super) fn answer(&self, tag: Tag, status: Status) {
+    /// Answers a request. In any context. When its bio ended while the thread was still giving it or others to the disk,
+    /// the thread shows all such answers together, unless this one is not to wait for that.
+    pub(super) fn answer(&self, tag: Tag, status: Status, at_once: bool) {
+        // Nobody else changes it while the thread, or an interrupt of it, is here.
+        let hold = !at_once && self.submitting.load(Ordering::Relaxed) && self.parker.is_own();
         let notify = {
             let mut ring = self.ring.lock();
             let Some(ring) = &mut *ring else { return };
             // Each request that was taken is answered once, so there is room.
             let _ = ring.push(tag, status);
+            !hold && ring.publish()
+        };
+        if hold {
+            self.held.store(true, Ordering::Relaxed);
+        } else if notify {
+            self.line.notify();
+        }
+    }
+
+    /// The thread begins to give requests to the disk, and will [`show`](Self::show) what ends meanwhile.
+    pub(super) fn hold(&self) {
+        self.submitting.store(true, Ordering::Relaxed);
+    }
+
+    /// Shows the frontend these answers and those held, and rings if it asked for that. By the thread.
+    pub(super) fn show(&self, answers: &mut KVec<(Tag, Status)>) {
+        // In this order: an interrupt after the first shows its answer itself.
+        self.submitting.store(false, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        let held = self.held.load(Ordering::Relaxed);
+        if answers.is_empty() && !held {
+            return;
+        }
+        self.held.store(false, Ordering::Relaxed);
+        let notify = {
+            let mut ring = self.ring.lock();
+            let Some(ring) = &mut *ring else { return };
+            for (tag, status) in answers.drain_all() {
+                // Each request that was taken is answered once, so there is room.
+                let _ = ring.push(tag, status);
+            }
             ring.publish()
         };
         if notify {
@@ -141,11 +184,18 @@ impl Shared {
         self.parker.wake();
     }
 
-    /// Makes the queue keep no free pages for a while.
+    /// Makes the queue give its free pages back, and keep none for a while.
     pub(crate) fn squeeze(&self) {
         let time = u64::from(params::buffer_squeeze_duration_ms()).saturating_mul(HZ) / 1000;
         self.squeeze_until.store(ticks().saturating_add(time), Ordering::Relaxed);
+        self.squeezed.store(true, Ordering::Release);
         self.parker.wake();
+    }
+
+    /// Whether the queue is to keep no free pages at this tick. True once, however late, after it was told.
+    pub(super) fn take_squeeze(&self, now: u64) -> bool {
+        let told = self.squeezed.load(Ordering::Relaxed) && self.squeezed.swap(false, Ordering::Acquire);
+        told || now < self.squeeze_until.load(Ordering::Relaxed)
     }
 
     /// Makes the queue look at the disk's limits again.

@@ -4,9 +4,10 @@
 # limit: 600
 # reports: module-blkback-attach module-blkback-verify module-blkback-flush module-blkback-discard module-blkback-secure
 # reports: module-blkback-statistics module-blkback-unused module-blkback-resize module-blkback-limits
-# reports: module-blkback-bursts module-blkback-reattach module-blkback-script module-blkback-create
-# reports: module-blkback-read-only module-blkback-4kn module-blkback-indirect module-blkback-not-persistent
-# reports: module-blkback-ring-order module-blkback-queues module-blkback-block-list module-blkback-end
+# reports: module-blkback-bursts module-blkback-batched module-blkback-reattach module-blkback-script
+# reports: module-blkback-create module-blkback-read-only module-blkback-4kn module-blkback-indirect
+# reports: module-blkback-not-persistent module-blkback-ring-order module-blkback-queues
+# reports: module-blkback-block-list module-blkback-end
 
 parameter() { echo "$2" >"/sys/module/causeway_blkback/parameters/$1"; }
 
@@ -188,6 +189,31 @@ create() {
     rm /disks/first
 }
 
+# Events that d2's disk has had.
+events() { domu_must d2 "awk '/blkif/ { sum += \$2 } END { print sum }' /proc/interrupts"; }
+
+# A disk of memory ends reads while they are given to it: the frontend is told of all 32 at once, and not at the first of
+# them, though its domain goes before Dom0 whenever it has something to do. Linux's frontend pushes each request by
+# itself; ours what there is.
+batched() {
+    local reads before
+    reads='fio --name=b --filename=/dev/xvda --direct=1 --ioengine=libaio --rw=randread --bs=4k --number_ios=1024'
+    reads+=' --size=16m --iodepth=32 --iodepth_batch_submit=32 --iodepth_batch_complete_min=32 --minimal >/dev/null'
+    must modprobe null_blk nr_devices=1 gb=1 memory_backed=1 irqmode=0
+    domu_start d2 /modules/causeway-blkfront.ko
+    disk_attach d2 xvda /dev/nullb0
+    must await_value 15 "$(disk_front d2 xvda)/state" 4
+    must xl sched-credit2 -d d2 -w 65535
+    domu_must d2 "$reads"
+    before=$(events)
+    domu_must d2 "$reads"
+    told=$(($(events) - before))
+    echo "$told events for 1024 reads"
+    [ $told -ge 32 ] && [ $told -le 64 ] || fail "$told events for 1024 reads, 32 at a time"
+    domu_stop d2
+    must rmmod null_blk
+}
+
 reattach() {
     disk_detach d1 xvda
     domu_must d1 '[ ! -b /dev/xvda ]'
@@ -358,6 +384,7 @@ check module-blkback-unused unused
 check module-blkback-resize resize
 check module-blkback-limits limits
 check module-blkback-bursts bursts
+check module-blkback-batched batched
 check module-blkback-reattach reattach
 check module-blkback-script script
 check module-blkback-create create
