@@ -10,9 +10,8 @@
 # debug-kernel: yes
 # reports: module-blkfront-restart-start module-blkfront-restart-persistent module-blkfront-restart-direct
 # reports: module-blkfront-restart-unloaded module-blkfront-restart-killed module-blkfront-restart-saved
-# reports: module-blkfront-restart-scarce
-# reports: module-blkfront-restart-rebind module-blkfront-restart-reload module-blkfront-restart-unplug
-# reports: module-blkfront-restart-end
+# reports: module-blkfront-restart-scarce module-blkfront-restart-rebind module-blkfront-restart-reload
+# reports: module-blkfront-restart-unplug module-blkfront-restart-end
 
 ours=/modules/causeway-blkfront.ko
 front=/sys/bus/xen/drivers/causeway-vbd
@@ -32,15 +31,18 @@ start() {
 # disk_node DISK: its folder on the DomU's bus.
 disk_node() { echo "/sys/bus/xen/devices/vbd-$(disk_number "$1")"; }
 
-# writes_begin DISK [OPTIONS], writes_end DISK: some seconds of writes, each block of which is read and compared afterwards, with the
-# number of the write. They must not notice anything, and each request must end once: what the frontend has asked the
-# backend for is what has ended, and what was asked for anew.
+# writes_begin DISK [OPTIONS], writes_end DISK: writes until told to end, each block of which is read and compared
+# afterwards, with the number of the write. They must not notice anything, and each request must end once: what the
+# frontend has asked the backend for is what has ended, and what was asked for anew.
 writes_begin() {
-    domu_spawn d1 writes "fio --name=v --filename=/dev/$1 --direct=1 --ioengine=libaio --rw=randwrite --bsrange=4k-128k \
-        --iodepth=16 --offset=8m --size=16m --loops=2 --verify=crc32c --verify_fatal=1 --randrepeat=0 ${*:2}"
+    domu_must d1 'rm -f /run/enough'
+    domu_spawn d1 writes "while :; do fio --name=v --filename=/dev/$1 --direct=1 --ioengine=libaio --rw=randwrite \
+        --bsrange=4k-128k --iodepth=16 --offset=8m --size=16m --loops=2 --verify=crc32c --verify_fatal=1 --randrepeat=0 \
+        ${*:2} || exit; [ ! -e /run/enough ] || exit 0; done"
 }
 
 writes_end() {
+    domu_must d1 'touch /run/enough'
     domu_join d1 writes 60 >/run/lab/writes || { tail -n 5 /run/lab/writes; fail "the writes ended with an error"; }
     domu_must d1 "cd $(disk_node "$1")/statistics; read -r r _ _ _ w _ _ _ _ _ _ d _ _ _ f _ </sys/block/$1/stat
         echo \"\$(cat requests) asked for, \$(cat anew) of them anew; ended: \$r \$w \$d \$f\"
@@ -117,7 +119,7 @@ killed() {
     uring_start
     uring_attach d1 xvdb /dev/dm-1
     domu_must d1 'for i in $(seq 50); do [ -b /dev/xvdb ] && exit 0; sleep 0.2; done; exit 1'
-    writes_begin xvdb --loops=12
+    writes_begin xvdb
     in_flight xvdb w
     uring_end KILL
     in_flight xvdb r+w
@@ -166,7 +168,7 @@ saved() {
 rebind() {
     domu_must d1 'seq 1000 | dd of=/dev/xvda bs=4k conv=sync oflag=direct 2>/dev/null'
     domu_spawn d1 load 'fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --rw=randrw --bs=16k --iodepth=16 --time_based --runtime=30 --offset=8m --size=16m'
-    sleep 0.7
+    in_flight xvda r+w
     domu_must d1 "echo vbd-51712 >$front/unbind; [ ! -b /dev/xvda ]"
     code=0; domu_join d1 load 20 >/dev/null || code=$?
     [ $code -ne 0 ] && [ $code -ne 124 ] || fail "programs that used the disk ended with $code"
@@ -182,7 +184,7 @@ same() {
 # The module does not go while a disk of its is in use; it goes when the disk is, and its next life has the disk again.
 reload() {
     domu_spawn d1 load 'fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --rw=randrw --bs=16k --iodepth=16 --time_based --runtime=30 --offset=8m --size=16m'
-    sleep 0.7
+    in_flight xvda r+w
     must_fail domu_run d1 'rmmod causeway_blkfront'
     domu_must d1 "echo vbd-51712 >$front/unbind
         for i in \$(seq 100); do rmmod causeway_blkfront 2>/dev/null && break; sleep 0.1; done
@@ -195,7 +197,7 @@ reload() {
 
 unplug() {
     domu_spawn d1 load 'fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --rw=randrw --bs=16k --iodepth=16 --time_based --runtime=30 --offset=8m --size=16m'
-    sleep 0.7
+    in_flight xvda r+w
     disk_detach d1 xvda
     code=0; domu_join d1 load 20 >/dev/null || code=$?
     [ $code -ne 0 ] && [ $code -ne 124 ] || fail "programs that used the disk ended with $code"
