@@ -5,6 +5,7 @@
 #include <linux/hrtimer.h>
 #include <linux/jiffies.h>
 #include <linux/kthread.h>
+#include <linux/preempt.h>
 #include <linux/sched.h>
 #include <linux/sched/task.h>
 #include <linux/workqueue.h>
@@ -38,6 +39,12 @@ void causeway_await_stop(void)
 		schedule();
 	}
 	__set_current_state(TASK_RUNNING);
+}
+
+/* Whether it is this task that runs, and not an interrupt of it. */
+bool causeway_runs(const struct task_struct *task)
+{
+	return task == current && in_task();
 }
 
 u32 causeway_online_cpus(void)

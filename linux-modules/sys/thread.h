@@ -11,6 +11,7 @@ struct workqueue_struct;
 void causeway_park(const u32 *woken, u64 until);
 void causeway_await_stop(void);
 u64 causeway_ticks(void);
+bool causeway_runs(const struct task_struct *task);
 u32 causeway_online_cpus(void);
 void causeway_cond_resched(void);
 struct workqueue_struct *causeway_alloc_workqueue(const char *name);

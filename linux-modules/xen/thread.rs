@@ -58,10 +58,11 @@ impl Parker {
         self.woken.swap(0, Ordering::AcqRel) != 0
     }
 
-    /// Whether the caller is the thread that sleeps here, or an interrupt of it.
+    /// Whether the caller is the thread that sleeps here. An interrupt of it is not.
     #[inline]
     pub fn is_own(&self) -> bool {
-        self.task.as_ref().is_some_and(|task| task.0.as_ptr() == kernel::task::Task::current_raw())
+        // SAFETY: `task` is a reference to it.
+        self.task.as_ref().is_some_and(|task| unsafe { sys::causeway_runs(task.0.as_ptr()) })
     }
 
     /// Sleeps until woken, or until a moment of [`now`]. To be called by the thread itself.

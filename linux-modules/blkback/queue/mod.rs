@@ -8,9 +8,9 @@
 //! ```
 //!
 //! A request costs one hand-off, from the event to the thread. Its end costs none: the answer goes into the ring where
-//! the disk says that it is done, and the bio waits with its pages for the thread's next pass. What ends while the thread
-//! is still submitting is shown to the frontend at the end of the pass, all at once. Only when a page has to be unmapped
-//! before the answer is the thread woken for it, and then does so for all that are there.
+//! the disk says that it is done, and the bio waits with its pages for the thread's next pass. What the thread itself ends
+//! while it submits is shown to the frontend when all is submitted, at once. Only when a page has to be unmapped before the
+//! answer is the thread woken for it, and then does so for all that are there.
 
 mod job;
 mod pages;
@@ -308,7 +308,7 @@ impl Queue {
             statistics.persistent.set(self.pages.persistent() as u64);
         }
         let mut staged = core::mem::take(&mut self.staged);
-        self.parts.shared.hold();
+        self.parts.shared.submitting(true);
         plugged(|| {
             for bio in staged.drain_all() {
                 if bio.data.status == Status::Okay {
@@ -324,6 +324,13 @@ impl Queue {
             }
         });
         self.staged = staged;
+        self.parts.shared.submitting(false);
+        // What has ended meanwhile does not wait for what comes next: unmapping, or memory for more requests, may take long.
+        if self.pages.owes_unmap() {
+            self.parts.shared.show(&mut KVec::new());
+        } else {
+            self.parts.shared.show(&mut self.answers);
+        }
     }
 
     /// Adds a request to those that begin at the end of this pass. The room for it was there when it was admitted.
@@ -371,13 +378,12 @@ impl Queue {
     /// What is not for a request, when it was asked for.
     fn housekeeping(&mut self) {
         let shared = &self.parts.shared;
+        if shared.tidy.load(Ordering::Relaxed) && shared.tidy.swap(false, Ordering::Relaxed) {
+            self.pages.expire();
+            shared.statistics.persistent.set(self.pages.persistent() as u64);
+        }
         self.pages.shrink(shared.take_squeeze(self.pages.now()));
         shared.statistics.free.set(self.pages.free() as u64);
-        if !shared.tidy.load(Ordering::Relaxed) || !shared.tidy.swap(false, Ordering::Relaxed) {
-            return;
-        }
-        self.pages.expire();
-        shared.statistics.persistent.set(self.pages.persistent() as u64);
     }
 }
 

@@ -3,7 +3,7 @@
 //! What a queue's thread, its interrupt, the ends of its bios and the control of its device share.
 
 use core::fmt::{self, Formatter};
-use core::sync::atomic::{compiler_fence, AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use block::finished::Finished;
 use kernel::prelude::*;
@@ -30,9 +30,9 @@ pub(crate) struct Shared {
     pub(super) finished: Finished<Job>,
     /// The thread can do nothing before a bio is done.
     pub(super) waits: AtomicBool,
-    /// The thread is giving requests to the disk, and will look at `held`.
+    /// The thread is giving requests to the disk, and looks at `held` afterwards.
     submitting: AtomicBool,
-    /// There are answers in the ring that the frontend has not been shown.
+    /// There are answers in the ring that the frontend may not have been shown. The thread's own.
     held: AtomicBool,
     /// The queue is to finish what it took, and end.
     stop: AtomicBool,
@@ -82,10 +82,9 @@ impl Shared {
         )
     }
 
-    /// Answers a request. In any context. When its bio ended while the thread was still giving it or others to the disk,
-    /// the thread shows all such answers together, unless this one is not to wait for that.
+    /// Answers a request. In any context. What the thread itself ends while it gives this or other requests to the disk
+    /// it will [`show`](Self::show) together, unless this one is not to wait for that.
     pub(super) fn answer(&self, tag: Tag, status: Status, at_once: bool) {
-        // Nobody else changes it while the thread, or an interrupt of it, is here.
         let hold = !at_once && self.submitting.load(Ordering::Relaxed) && self.parker.is_own();
         let notify = {
             let mut ring = self.ring.lock();
@@ -101,16 +100,13 @@ impl Shared {
         }
     }
 
-    /// The thread begins to give requests to the disk, and will [`show`](Self::show) what ends meanwhile.
-    pub(super) fn hold(&self) {
-        self.submitting.store(true, Ordering::Relaxed);
+    /// The thread begins, or has ended, to give requests to the disk. It [shows](Self::show) what was held then.
+    pub(super) fn submitting(&self, begins: bool) {
+        self.submitting.store(begins, Ordering::Relaxed);
     }
 
     /// Shows the frontend these answers and those held, and rings if it asked for that. By the thread.
     pub(super) fn show(&self, answers: &mut KVec<(Tag, Status)>) {
-        // In this order: an interrupt after the first shows its answer itself.
-        self.submitting.store(false, Ordering::Relaxed);
-        compiler_fence(Ordering::SeqCst);
         let held = self.held.load(Ordering::Relaxed);
         if answers.is_empty() && !held {
             return;
@@ -120,7 +116,7 @@ impl Shared {
             let mut ring = self.ring.lock();
             let Some(ring) = &mut *ring else { return };
             for (tag, status) in answers.drain_all() {
-                // Each request that was taken is answered once, so there is room.
+                // As above.
                 let _ = ring.push(tag, status);
             }
             ring.publish()
