@@ -129,7 +129,6 @@ impl Owner for Job {
         let by_thread = job.by_thread;
         if !by_thread {
             job.answered = true;
-            // A large one took its time: its frontend may go on while others follow.
             shared.answer(job.tag, job.status, job.large);
         }
         let first = shared.finished.push(bio);

@@ -8,9 +8,9 @@
 //! ```
 //!
 //! A request costs one hand-off, from the event to the thread. Its end costs none: the answer goes into the ring where
-//! the disk says that it is done, and the bio waits with its pages for the thread's next pass. What the thread itself ends
-//! while it submits is shown to the frontend when all is submitted, at once. Only when a page has to be unmapped before the
-//! answer is the thread woken for it, and then does so for all that are there.
+//! the disk says that it is done, and the bio waits with its pages for the thread's next pass. Only when a page has to be
+//! unmapped before the answer is the thread woken for it, and then does so for all that are there; and when a frontend is
+//! to be told of the first of many answers, so that others can follow before it is.
 
 mod job;
 mod pages;
@@ -182,6 +182,8 @@ impl Queue {
     fn serve(&mut self) {
         loop {
             self.parts.shared.parker.clear();
+            // Looked at after that: what is owed later wakes the thread again.
+            self.parts.shared.ring_owed();
             self.pages.look_at_clock();
             let stopping = self.parts.shared.stopping() || self.broken.is_some();
             self.collect();
@@ -193,7 +195,7 @@ impl Queue {
             }
             self.housekeeping();
             if !full && self.sleeps(stopping) {
-                self.parts.shared.parker.park(self.until);
+                self.parts.shared.sleep(self.until);
             } else {
                 yield_if_needed();
             }
@@ -293,7 +295,11 @@ impl Queue {
             self.pages.unmap_now();
             self.parts.shared.statistics.mapped.set(self.pages.once() as u64);
         }
-        self.parts.shared.show(&mut self.answers);
+        let shared = &self.parts.shared;
+        if !self.answers.is_empty() {
+            shared.show(&mut self.answers);
+        }
+        shared.ring_owed();
     }
 
     /// Maps what has to be, and submits all requests of this pass.
@@ -308,7 +314,6 @@ impl Queue {
             statistics.persistent.set(self.pages.persistent() as u64);
         }
         let mut staged = core::mem::take(&mut self.staged);
-        self.parts.shared.submitting(true);
         plugged(|| {
             for bio in staged.drain_all() {
                 if bio.data.status == Status::Okay {
@@ -324,13 +329,8 @@ impl Queue {
             }
         });
         self.staged = staged;
-        self.parts.shared.submitting(false);
         // What has ended meanwhile does not wait for what comes next: unmapping, or memory for more requests, may take long.
-        if self.pages.owes_unmap() {
-            self.parts.shared.show(&mut KVec::new());
-        } else {
-            self.parts.shared.show(&mut self.answers);
-        }
+        self.parts.shared.ring_owed();
     }
 
     /// Adds a request to those that begin at the end of this pass. The room for it was there when it was admitted.

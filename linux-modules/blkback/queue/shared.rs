@@ -17,6 +17,10 @@ use super::job::Job;
 use crate::params;
 use crate::statistics::Statistics;
 
+/// With so many requests under way besides, a doorbell may wait for their answers. With fewer, waking the thread for it
+/// would cost more than it saves.
+const MANY: u32 = 4;
+
 /// See above.
 #[pin_data]
 pub(crate) struct Shared {
@@ -30,10 +34,10 @@ pub(crate) struct Shared {
     pub(super) finished: Finished<Job>,
     /// The thread can do nothing before a bio is done.
     pub(super) waits: AtomicBool,
-    /// The thread is giving requests to the disk, and looks at `held` afterwards.
-    submitting: AtomicBool,
-    /// There are answers in the ring that the frontend may not have been shown. The thread's own.
-    held: AtomicBool,
+    /// The thread sleeps, or has just been woken.
+    sleeps: AtomicBool,
+    /// The frontend asked for the doorbell, and it was not rung yet.
+    owed: AtomicBool,
     /// The queue is to finish what it took, and end.
     stop: AtomicBool,
     /// Its frontend does not wait for the end of what can be left undone.
@@ -66,8 +70,8 @@ impl Shared {
                 parker,
                 finished: Finished::new(),
                 waits: AtomicBool::new(false),
-                submitting: AtomicBool::new(false),
-                held: AtomicBool::new(false),
+                sleeps: AtomicBool::new(false),
+                owed: AtomicBool::new(false),
                 stop: AtomicBool::new(false),
                 left: AtomicBool::new(false),
                 relook: AtomicBool::new(false),
@@ -82,37 +86,39 @@ impl Shared {
         )
     }
 
-    /// Answers a request. In any context. What the thread itself ends while it gives this or other requests to the disk
-    /// it will [`show`](Self::show) together, unless this one is not to wait for that.
-    pub(super) fn answer(&self, tag: Tag, status: Status, at_once: bool) {
-        let hold = !at_once && self.submitting.load(Ordering::Relaxed) && self.parker.is_own();
-        let notify = {
+    /// Answers a request whose bio has ended. In any context.
+    ///
+    /// If the frontend asked for the doorbell at this answer, the doorbell may wait for the answers that follow soon: of
+    /// what the thread itself ends while it submits, until all is submitted; with others under way while the thread
+    /// sleeps, until it runs, or until the last of them is done. So the frontend is not woken for each.
+    pub(super) fn answer(&self, tag: Tag, status: Status, large: bool) {
+        let (asked, others) = {
             let mut ring = self.ring.lock();
             let Some(ring) = &mut *ring else { return };
             // Each request that was taken is answered once, so there is room.
             let _ = ring.push(tag, status);
-            !hold && ring.publish()
+            (ring.publish(), ring.unanswered())
         };
-        if hold {
-            self.held.store(true, Ordering::Relaxed);
-        } else if notify {
-            self.line.notify();
-        }
-    }
-
-    /// The thread begins, or has ended, to give requests to the disk. It [shows](Self::show) what was held then.
-    pub(super) fn submitting(&self, begins: bool) {
-        self.submitting.store(begins, Ordering::Relaxed);
-    }
-
-    /// Shows the frontend these answers and those held, and rings if it asked for that. By the thread.
-    pub(super) fn show(&self, answers: &mut KVec<(Tag, Status)>) {
-        let held = self.held.load(Ordering::Relaxed);
-        if answers.is_empty() && !held {
+        if !asked {
+            if others == 0 {
+                self.ring_owed();
+            }
             return;
         }
-        self.held.store(false, Ordering::Relaxed);
-        let notify = {
+        self.owed.store(true, Ordering::Release);
+        if self.parker.is_own() && !large {
+            return;
+        }
+        if others >= MANY && self.sleeps.load(Ordering::Relaxed) {
+            self.parker.wake();
+        } else {
+            self.ring_owed();
+        }
+    }
+
+    /// Shows the frontend these answers. The doorbell is [owed](Self::ring_owed) then, if it asked for that.
+    pub(super) fn show(&self, answers: &mut KVec<(Tag, Status)>) {
+        let asked = {
             let mut ring = self.ring.lock();
             let Some(ring) = &mut *ring else { return };
             for (tag, status) in answers.drain_all() {
@@ -121,9 +127,23 @@ impl Shared {
             }
             ring.publish()
         };
-        if notify {
+        if asked {
+            self.owed.store(true, Ordering::Release);
+        }
+    }
+
+    /// Rings the doorbell that the frontend asked for, if nobody has.
+    pub(super) fn ring_owed(&self) {
+        if self.owed.load(Ordering::Relaxed) && self.owed.swap(false, Ordering::AcqRel) {
             self.line.notify();
         }
+    }
+
+    /// Sleeps until woken, or until a moment. By the thread, which looks at what is owed afterwards.
+    pub(super) fn sleep(&self, until: Option<u64>) {
+        self.sleeps.store(true, Ordering::Relaxed);
+        self.parker.park(until);
+        self.sleeps.store(false, Ordering::Relaxed);
     }
 
     /// How it stands, in a line.
