@@ -147,7 +147,7 @@ unplug() {
 }
 
 # Its end and new beginning while the guest writes: the guest waits, and what it wrote is there. Writes to the disk take
-# 20 ms, so some are under way all the time; each block is written once, where nothing was, and read when all are.
+# 40 ms, so some are under way all the time; each block is written once, where nothing was, and read when all are.
 load() {
     echo "fio --name=v --filename=/dev/xvdb --direct=1 --ioengine=libaio --rw=randwrite --bs=4k --iodepth=32" \
         "--numjobs=2 --offset=$1 --offset_increment=16m --size=12m --verify=crc32c --verify_fatal=1"
@@ -157,7 +157,7 @@ restarted() {
     must modprobe dm-delay
     local slow
     slow=$(disk_make slow 64)
-    must dmsetup create slow --noudevsync --noudevrules --table "0 $((64 << 11)) delay $slow 0 0 $slow 0 20"
+    must dmsetup create slow --noudevsync --noudevrules --table "0 $((64 << 11)) delay $slow 0 0 $slow 0 40"
     uring_attach d1 xvdb /dev/dm-0
     must await_value 20 "$(disk_front d1 xvdb)/state" 4
     domu_must d1 'n=0; until [ -b /dev/xvdb ]; do [ $n -lt 100 ] || exit 1; n=$((n + 1)); sleep 0.1; done'

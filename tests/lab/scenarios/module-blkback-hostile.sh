@@ -115,11 +115,12 @@ closed() {
 }
 
 # A ring that cannot be mapped makes a line of the bus and one of ours. Of each kind there are 16 at once, then one in ten
-# seconds; how many of ours are left depends on how long ago the attacks before were. A legal frontend is served after
-# that.
+# seconds, of which the attacks before may have left few: after a minute there are some again. A legal frontend is served
+# after that.
 rings() {
-    local before more most began=$SECONDS
-    before=$(log_lines)
+    local before more most began
+    sleep 60
+    began=$SECONDS before=$(log_lines)
     domu_must bad 'cd / && for round in $(seq 30); do
         xenstore-write device/vbd/51712/ring-ref 99999 device/vbd/51712/event-channel 3 device/vbd/51712/protocol x86_64-abi
         for state in 3 6 1; do xenstore-write device/vbd/51712/state $state && sleep 0.05; done

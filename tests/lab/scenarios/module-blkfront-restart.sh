@@ -55,6 +55,11 @@ in_flight() {
         cat /sys/block/$1/inflight; exit 1"
 }
 
+# frozen DISK: how many requests are under way, while nobody answers any: one at least.
+frozen() {
+    domu_must d1 "read -r r w </sys/block/$1/inflight; echo \$((r + w)); [ \$((r + w)) -ge 1 ]"
+}
+
 # connected DISK: waits until both ends are.
 connected() {
     must await_value 20 "$(disk_back d1 "$1")/state" 4
@@ -75,16 +80,19 @@ load() {
 # The next driver of the backend takes the rings over, with what is unanswered in them. When the backend closes the
 # connection instead, the frontend takes back what the disk still works on, and asks for it anew when both have closed.
 restarts() {
+    local count total=0
     load "$1"
     writes_begin xvda
-    for round in 1 2; do
+    for _ in 1 2; do
         in_flight xvda w
         must dmsetup suspend --noflush --nolockfs one
         sleep 0.2
+        count=$(frozen xvda)
         xenstore-write "$(disk_back d1 xvda)/state" 5
         sleep 0.2
         must dmsetup resume one
-        anew xvda $((8 * round))
+        total=$((total + count))
+        anew xvda $total
         connected xvda
     done
     in_flight xvda w
@@ -100,20 +108,23 @@ direct() { restarts feature_persistent=0; }
 
 # While no driver is there the toolstack closes the connection, and the next driver is another one.
 unloaded() {
+    local count
     load feature_persistent=1
     writes_begin xvda
     in_flight xvda w
     echo "vbd-$(domu_id d1)-51712" >$back/unbind
     must rmmod causeway_blkback
-    in_flight xvda w
+    sleep 0.2
+    count=$(frozen xvda)
     xenstore-write "$(disk_back d1 xvda)/state" 5
-    anew xvda 8
+    anew xvda "$count"
     must insmod /modules/causeway-blkback.ko
     connected xvda
     writes_end xvda
 }
 
 killed() {
+    local count
     # The backend's part of the story.
     trap 'tail -n 20 /run/uring.log' EXIT
     uring_start
@@ -122,17 +133,18 @@ killed() {
     writes_begin xvdb
     in_flight xvdb w
     uring_end KILL
-    in_flight xvdb r+w
+    frozen xvdb
     # It goes on with the rings by its own means.
     uring_start
     sleep 0.3
     expect_eq "what was asked for anew" "$(domu_run d1 "cat $(disk_node xvdb)/statistics/anew")" 0
-    uring_end KILL
     in_flight xvdb r+w
+    uring_end KILL
+    count=$(frozen xvdb)
     # The next one knows nothing of this connection, and closes it.
     rm -r /run/uring
     uring_start
-    anew xvdb 8
+    anew xvdb "$count"
     connected xvdb
     writes_end xvdb
     disk_detach d1 xvdb
@@ -150,19 +162,30 @@ scarce() {
     done
 }
 
-# All grants and channels are void, and there is another backend.
+# All grants and channels are void, and there is another backend. The disk holds on to what it was given until the domain
+# has stopped, so that it is saved amid writes.
 saved() {
+    local count
     load feature_persistent=1
     writes_begin xvda
     in_flight xvda w
-    must xl save d1 /disks/d1
+    must dmsetup suspend --noflush --nolockfs one
+    sleep 0.2
+    count=$(frozen xvda)
+    xl save d1 /disks/d1 &
+    within 60 stopped d1
+    must dmsetup resume one
+    wait $! || fail "xl save ended with $?"
     must xl restore /disks/d1
     rm /disks/d1
     xl domid d1 >/run/lab/d1.id
     connected xvda
-    anew xvda 1
+    anew xvda "$count"
     writes_end xvda
 }
+
+# stopped NAME: whether it is suspended, or there is no such domain any more.
+stopped() { ! xl list "$1" 2>/dev/null | tail -n 1 | grep -q ' [r-][b-][p-]--- '; }
 
 # Whoever uses the disk gets errors; then it is there again, with what it had.
 rebind() {
