@@ -292,6 +292,8 @@ impl Queue {
     /// Unmaps what is in use no more, then shows the frontend the answers, and rings if it asked for that.
     fn flush(&mut self) {
         if self.pages.owes_unmap() {
+            // Which may take long.
+            self.parts.shared.ring_owed();
             self.pages.unmap_now();
             self.parts.shared.statistics.mapped.set(self.pages.once() as u64);
         }

@@ -99,20 +99,21 @@ impl Shared {
             let _ = ring.push(tag, status);
             (ring.publish(), ring.unanswered())
         };
-        if !asked {
-            if others == 0 {
+        if asked {
+            // In this order: the thread has its own look at it, or is seen to sleep below.
+            self.owed.swap(true, Ordering::SeqCst);
+        } else if !self.owed.load(Ordering::Relaxed) {
+            return;
+        }
+        if self.parker.is_own() {
+            if large {
                 self.ring_owed();
             }
-            return;
-        }
-        self.owed.store(true, Ordering::Release);
-        if self.parker.is_own() && !large {
-            return;
-        }
-        if others >= MANY && self.sleeps.load(Ordering::Relaxed) {
-            self.parker.wake();
-        } else {
+        } else if !self.sleeps.load(Ordering::Relaxed) || others < if asked { MANY } else { 1 } {
+            // A thread that does not sleep in its parker may sleep in the disk's queue, and not come to ring.
             self.ring_owed();
+        } else if asked {
+            self.parker.wake();
         }
     }
 
@@ -141,6 +142,7 @@ impl Shared {
 
     /// Sleeps until woken, or until a moment. By the thread, which looks at what is owed afterwards.
     pub(super) fn sleep(&self, until: Option<u64>) {
+        self.ring_owed();
         self.sleeps.store(true, Ordering::Relaxed);
         self.parker.park(until);
         self.sleeps.store(false, Ordering::Relaxed);
