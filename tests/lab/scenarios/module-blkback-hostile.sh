@@ -7,7 +7,7 @@
 # debug-kernel: yes
 # reports: module-blkback-hostile-start
 # reports: module-blkback-hostile-{garbage,ahead,behind,segments,sectors,grants,indirect,revoke,events,keys,hasty,rare,narrow,states}
-# reports: module-blkback-hostile-order module-blkback-hostile-storm module-blkback-hostile-cdrom
+# reports: module-blkback-hostile-storm module-blkback-hostile-cdrom
 # reports: module-blkback-hostile-log module-blkback-hostile-closed module-blkback-hostile-good
 # reports: module-blkback-hostile-rings module-blkback-hostile-destroyed
 
@@ -63,18 +63,6 @@ bad_lets_go() {
     domu_must bad "xenstore-write device/vbd/$(disk_number "$1")/state 6"
     must await_value 15 "$(disk_back bad "$1")/state" 6
     disk_detach bad "$1"
-}
-
-# What is rare reaches the device in the order that it has to have: Dom0 is the frontend of a backend that tells.
-order() {
-    must modprobe xen-blkfront
-    honest_start 0 xvdd discard-secure=1
-    within 10 test -b /dev/xvdd
-    disk_offer bad xvdb /dev/xvdd
-    domu_must bad 'hostile --device 51728 --attack rare --count 1'
-    honest_asked flush "write 8" flush flush "write 16" flush "discard 8 16 secure"
-    bad_lets_go xvdb
-    honest_end
 }
 
 # Reads the statistics of all disks, until told to stop.
@@ -171,7 +159,6 @@ for name in garbage ahead behind segments sectors grants indirect revoke events 
     check "module-blkback-hostile-$name" hostile_attack $name
 done
 check module-blkback-hostile-states states
-check module-blkback-hostile-order order
 check module-blkback-hostile-storm storm
 check module-blkback-hostile-cdrom cdrom
 check module-blkback-hostile-log log

@@ -3,8 +3,8 @@
 #
 # limit: 600
 # reports: module-blkback-attach module-blkback-verify module-blkback-flush module-blkback-discard module-blkback-secure
-# reports: module-blkback-statistics module-blkback-unused module-blkback-resize module-blkback-limits
-# reports: module-blkback-bursts module-blkback-batched module-blkback-reattach module-blkback-script
+# reports: module-blkback-order module-blkback-statistics module-blkback-unused module-blkback-resize
+# reports: module-blkback-limits module-blkback-bursts module-blkback-batched module-blkback-reattach module-blkback-script
 # reports: module-blkback-create module-blkback-read-only module-blkback-4kn module-blkback-indirect
 # reports: module-blkback-not-persistent module-blkback-ring-order module-blkback-queues
 # reports: module-blkback-block-list module-blkback-end
@@ -81,6 +81,24 @@ secure() {
     honest_asked "discard 2048 4096 secure"
     disk_detach d1 xvdb
     honest_end
+}
+
+# What is rare reaches the device in the order that it has to have: Dom0 is the frontend of a backend that tells. A PV
+# domain can be both: of one with page tables of its own, Xen takes a page away where it maps what the domain granted itself
+# (guest_physmap_add_entry).
+order() {
+    domu_start d2 xen-evtchn,xen-gntalloc,xen-gntdev
+    honest_start 0 xvdd discard-secure=1
+    within 10 test -b /dev/xvdd
+    disk_offer d2 xvdb /dev/xvdd
+    domu_must d2 'hostile --device 51728 --attack rare --count 1'
+    honest_asked flush "write 8" flush flush "write 16" flush "discard 8 16 secure"
+    # Nobody is there to close the disk when `hostile` has ended.
+    domu_must d2 'xenstore-write device/vbd/51728/state 6'
+    must await_value 15 "$(disk_back d2 xvdb)/state" 6
+    disk_detach d2 xvdb
+    honest_end
+    domu_stop d2
 }
 
 statistics() {
@@ -392,6 +410,7 @@ check module-blkback-verify verify
 check module-blkback-flush flush
 check module-blkback-discard discard
 check module-blkback-secure secure
+check module-blkback-order order
 check module-blkback-statistics statistics
 check module-blkback-unused unused
 check module-blkback-resize resize
