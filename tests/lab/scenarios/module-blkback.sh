@@ -353,7 +353,8 @@ buffered() {
     connected
     pattern --rw=randwrite --bs=64k --iodepth=4 --size=1m
     [ "$(statistic free_pages)" -ge 16 ]
-    within 5 none_when_short
+    echo 2 >/proc/sys/vm/drop_caches
+    within 5 none_free
     parameter max_buffer_pages 4
     pattern --rw=randwrite --bs=64k --iodepth=4 --size=1m
     [ "$(statistic free_pages)" -le 4 ]
@@ -361,12 +362,7 @@ buffered() {
     disk_detach d1 xvda
 }
 
-# The kernel passes over a device that is busy, and asks again while memory is short.
-none_when_short() {
-    echo 2 >/proc/sys/vm/drop_caches
-    sleep 0.1
-    [ "$(statistic free_pages)" = 0 ]
-}
+none_free() { [ "$(statistic free_pages)" = 0 ]; }
 
 not_persistent() {
     parameter feature_persistent N
