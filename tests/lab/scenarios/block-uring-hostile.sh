@@ -50,10 +50,9 @@ closed() {
 destroyed() {
     local bad
     bad=$(domu_id bad)
-    # In the middle of it.
+    # In the middle of an attack.
     domu_must bad 'hostile --attack behind --count 1'
-    domu_spawn bad more 'hostile --attack grants --count 1000'
-    sleep 0.3
+    hostile_goes_on
     # It connects anew with each seed.
     within 20 some_thread_of "$bad"
     domu_stop bad

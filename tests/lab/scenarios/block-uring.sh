@@ -153,6 +153,13 @@ load() {
         "--numjobs=2 --offset=$1 --offset_increment=16m --size=12m --verify=crc32c --verify_fatal=1"
 }
 
+# Whether several writes are with the slow disk.
+writing() {
+    local reads writes
+    read -r reads writes </sys/block/dm-0/inflight
+    [ "$writes" -ge 8 ]
+}
+
 restarted() {
     must modprobe dm-delay
     local slow
@@ -163,7 +170,7 @@ restarted() {
     domu_must d1 'n=0; until [ -b /dev/xvdb ]; do [ $n -lt 100 ] || exit 1; n=$((n + 1)); sleep 0.1; done'
     domu_spawn d1 load "$(load 0)"
     for _ in 1 2; do
-        sleep 0.4
+        within 10 writing
         uring_end TERM
         expect_eq "the state that it left" "$(xenstore-read "$(disk_back d1 xvdb)/state")" 4
         uring_start
@@ -195,10 +202,10 @@ killed() {
 # The guest dies in the middle of writes: nothing of it stays mapped, and the backend is as before.
 destroyed() {
     domu_spawn d1 load "$(load 0) --time_based --runtime=100"
-    sleep 0.3
+    within 10 writing
     uring_end TERM
     uring_start
-    sleep 0.3
+    within 10 writing
     local id
     id=$(domu_id d1)
     [ "$(grants_of "$id")" -gt "$(cat /run/lab/grants)" ] || fail "no grant is mapped"

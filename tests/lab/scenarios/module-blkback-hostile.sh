@@ -146,8 +146,7 @@ destroyed() {
 # In the middle of an attack.
 destroy_bad() {
     domu_must bad 'hostile --attack behind --count 1'
-    domu_spawn bad more 'hostile --attack grants --count 1000'
-    sleep 0.3
+    hostile_goes_on
     domu_stop bad
     within 10 no_device
 }

@@ -136,7 +136,7 @@ killed() {
     frozen xvdb
     # It goes on with the rings by its own means.
     uring_start
-    sleep 0.3
+    within 10 grep '/51728 queue .: goes on, with [1-9]' /run/uring.log
     expect_eq "what was asked for anew" "$(domu_run d1 "cat $(disk_node xvdb)/statistics/anew")" 0
     in_flight xvdb r+w
     uring_end KILL

@@ -12,6 +12,13 @@ hostile_attack() {
     expect_eq "attacks done" "$(grep -c "^$1 with seed" /run/lab/outcomes)" $seeds
 }
 
+# hostile_goes_on: begins an attack that does not end by itself, and returns in the middle of it.
+hostile_goes_on() {
+    domu_spawn bad more 'hostile --attack grants --count 1000'
+    domu_must bad 'for i in $(seq 200); do grep -q "^grants with seed 1:" /run/more.out && exit 0; sleep 0.05; done
+        cat /run/more.out; exit 1'
+}
+
 # hostile_witness: the domain `good` verifies what it writes to /dev/xvda, until told to stop.
 hostile_witness() {
     domu_spawn good verify 'rounds=0
