@@ -19,7 +19,7 @@ use kernel::workqueue::{
     impl_has_delayed_work, impl_has_work, new_delayed_work, new_work, DelayedWork, Work, WorkItem,
 };
 use kernel::{dev_info, dev_warn};
-use ring_proto::xenbus::vbd::{BackendConfig, BackendFeatures, Geometry, PhysicalDevice};
+use ring_proto::xenbus::vbd::{keys, BackendConfig, BackendFeatures, Geometry, PhysicalDevice};
 use ring_proto::xenbus::{Backend, BackendWork, State, Step};
 use xen::workqueue::WorkQueue;
 use xen::xenbus::{transaction, Device, Directory, Next, WatchHandler};
@@ -432,10 +432,7 @@ impl Vbd {
             return Ok(true);
         }
         let config = BackendConfig::read(&mut &self.own)?;
-        let cdrom = match self.peer.value("device-type") {
-            Ok(Some(value)) => &*value == b"cdrom",
-            _ => false,
-        };
+        let cdrom = matches!(keys::DEVICE_TYPE.word(&mut &self.peer), Ok(Some("cdrom")));
         let device = BlockDevice::open(number, !config.read_only)
             .map_err(|error| Failure::Own(Fault::Open(number, error)))?;
         let device = Arc::new(device, GFP_KERNEL)?;

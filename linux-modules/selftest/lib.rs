@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Tries in a domain, under a real hypervisor, what of the crate `xen` no driver uses yet: a module that is declared by
-//! `module_xenbus_driver!`, and copies that Xen makes. It is built for the lab and not installed.
+//! `module_xenbus_driver!`, and copies that Xen makes; and how fast the clock goes by which drivers wait. It is built for
+//! the lab and not installed.
 //!
 //! A shell makes a device of the type `selftest` whose other end is this domain itself. What came of it, `passed` or what
 //! failed, is then in the device's key `result`.
@@ -9,12 +10,14 @@
 use kernel::device::Core;
 use kernel::page::Page;
 use kernel::prelude::*;
+use kernel::time::{delay::fsleep, Delta, Instant, Monotonic};
 use ring_proto::shared::{AsRegion, SharedMemory};
 use ring_proto::xen::grant_table::GrantError;
 use ring_proto::xenbus::{End, State, WriteDirectory};
 use xen::copy::{CopyBatch, Span};
 use xen::grant::{GrantPool, GrantedPage};
 use xen::map::Access;
+use xen::thread::{ticks, HZ};
 use xen::xenbus::{self, Device, Next};
 use xen::{DomId, GrantRef};
 
@@ -41,7 +44,7 @@ impl xenbus::Driver for Selftest {
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
         let tested = || {
             let own = device.directory()?;
-            match copies(device.otherend_id()) {
+            match clock().and_then(|()| copies(device.otherend_id())) {
                 Ok(()) => (&own).write("result", fmt!("passed"))?,
                 Err(Failed(what)) => (&own).write("result", fmt!("{what}"))?,
             }
@@ -83,6 +86,16 @@ fn check(right: bool, what: &'static str) -> Result<(), Failed> {
     } else {
         Err(Failed(what))
     }
+}
+
+/// A second has as many ticks as it should. This domain may sleep for longer than it wants to, never for less.
+fn clock() -> Result<(), Failed> {
+    let before = (ticks(), Instant::<Monotonic>::now());
+    fsleep(Delta::from_secs(1));
+    let (ticks, slept) = (ticks().saturating_sub(before.0), before.1.elapsed().as_millis());
+    let expected = HZ.saturating_mul(slept as u64) / 1000;
+    check(ticks.saturating_add(HZ / 10) >= expected, "there are too few ticks in a second")?;
+    check(ticks <= expected.saturating_add(HZ / 10), "there are too many ticks in a second")
 }
 
 /// Bytes that are copied, from byte [`FROM`] of one page to [`AT`] of another.

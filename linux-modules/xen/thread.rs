@@ -195,8 +195,9 @@ pub fn ticks() -> u64 {
     unsafe { sys::causeway_ticks() }
 }
 
-/// Ticks a second.
-pub const HZ: u64 = bindings::HZ as u64;
+/// Ticks a second. `bindings::HZ` is that of user space, of which the header for the kernel makes another, and bindgen
+/// takes the first that it sees.
+pub const HZ: u64 = bindings::CONFIG_HZ as u64;
 
 /// Lets others run, if they have waited long enough. For a thread that goes on and on.
 #[inline]

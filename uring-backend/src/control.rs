@@ -196,10 +196,10 @@ impl Control {
                 checked = Instant::now();
                 self.check(&mut due);
             }
-            if readable & STATS != 0 {
-                if let Some(stats) = &stats {
-                    stats.serve(|| self.devices.values().filter_map(Device::report).collect());
-                }
+            if readable & STATS != 0
+                && let Some(stats) = &stats
+            {
+                stats.serve(|| self.devices.values().filter_map(Device::report).collect());
             }
         }
     }

@@ -607,10 +607,11 @@ impl Device {
     /// Closes the connection because of an error, unless none was begun.
     fn close_after_error(&mut self, context: &Context) {
         self.draining();
-        if !self.stuck && self.handshake.enter(State::Closing).is_ok() {
-            if let Err(error) = State::Closing.write(&mut context.store.device(&self.path)) {
-                log::error!("{}: {error}", self.name);
-            }
+        if !self.stuck
+            && self.handshake.enter(State::Closing).is_ok()
+            && let Err(error) = State::Closing.write(&mut context.store.device(&self.path))
+        {
+            log::error!("{}: {error}", self.name);
         }
     }
 
@@ -708,10 +709,10 @@ impl Device {
     /// Closes without waiting for the frontend any longer.
     pub(crate) fn abandon(&mut self, context: &Context) {
         log::warn!("{}: its frontend did not close in time", self.name);
-        if self.handshake.enter(State::Closed).is_ok() {
-            if let Err(error) = State::Closed.write(&mut context.store.device(&self.path)) {
-                log::warn!("{}: {error}", self.name);
-            }
+        if self.handshake.enter(State::Closed).is_ok()
+            && let Err(error) = State::Closed.write(&mut context.store.device(&self.path))
+        {
+            log::warn!("{}: {error}", self.name);
         }
     }
 

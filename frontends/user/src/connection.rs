@@ -349,10 +349,10 @@ impl Control {
         let directory = &self.backend.directory;
         let geometry =
             Geometry::read(&mut self.store.device(directory)).map_err(illegal(directory))?;
-        if let Some(shared) = &self.shared {
-            if shared.resize(geometry) {
-                log::info!("{}: now {} sectors", self.directory, geometry.sectors);
-            }
+        if let Some(shared) = &self.shared
+            && shared.resize(geometry)
+        {
+            log::info!("{}: now {} sectors", self.directory, geometry.sectors);
         }
         Ok(())
     }

@@ -1,18 +1,44 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# The backend in user space serves disks of a stock blkfront: files and block devices, by xl's own commands, beside the
-# kernel's backend, over its own end and that of its guest, and by two queues to a DomU of two processors.
+# The backend in user space serves disks of a stock blkfront: files and block devices, by xl's own commands, with the
+# kernel's backend and without it, over its own end and that of its guest, by two queues to a DomU of two processors, and
+# to our blkfront with other rings and segments.
 #
-# limit: 240
+# limit: 360
+# reports: block-uring-create
 # reports: block-uring-attach block-uring-beside block-uring-filesystem block-uring-verify block-uring-steady
 # reports: block-uring-discard block-uring-resize block-uring-device block-uring-secure block-uring-again block-uring-unplug
-# reports: block-uring-restarted block-uring-killed block-uring-destroyed block-uring-queues block-uring-end
+# reports: block-uring-restarted block-uring-killed block-uring-destroyed block-uring-queues block-uring-modes
+# reports: block-uring-end
 
 mib=$((1 << 20))
+
+# Disks that a domain has from its beginning: one that names the backend and the script, and, as the kernel has no
+# backend yet, one that names the script alone.
+create() {
+    local disk front
+    truncate -s 16M /disks/first /disks/second
+    uring_start
+    disk='"format=raw,vdev=xvda,backendtype=tap,script=block-causeway,target=/disks/first"'
+    disk+=', "format=raw,vdev=xvdb,script=block-causeway,target=/disks/second"'
+    domu_start d0 "disk=[$disk]" xen-blkfront
+    for disk in xvda xvdb; do
+        front=$(disk_front d0 $disk)
+        must await_value 20 "$front/state" 4
+        domu_must d0 "fio --name=v --filename=/dev/$disk --allow_file_create=0 --direct=1 --rw=randwrite --bs=4k --size=256k --verify=crc32c"
+    done
+    must grep -q "/backend/vbd3/" <<<"$(xenstore-read "$(disk_front d0 xvda)/backend")"
+    must grep -q "/backend/vbd/" <<<"$(xenstore-read "$(disk_front d0 xvdb)/backend")"
+    domu_stop d0
+    within 10 no_disk
+    rm /disks/first /disks/second
+}
+
+# What the backend has open of /disks.
+no_disk() { ! ls -l "/proc/$(cat /run/uring.pid)/fd" | grep -q /disks/; }
 
 attach() {
     must modprobe xen-blkback
     truncate -s 96M /disks/one
-    uring_start
     domu_start d1
     domu_must d1 'modprobe xen-blkfront max_ring_page_order=2'
     grants_of "$(domu_id d1)" >/run/lab/grants
@@ -21,6 +47,10 @@ attach() {
     must await_value 20 "$front/state" 4
     domu_must d1 'n=0; until [ -b /dev/xvda ]; do [ $n -lt 100 ] || exit 1; n=$((n + 1)); sleep 0.1; done'
     must grep -q "/backend/vbd3/" <<<"$(xenstore-read "$front/backend")"
+    for key in max-ring-page-order=4 feature-max-indirect-segments=256 feature-persistent=1 feature-flush-cache=1 \
+        feature-barrier=1 feature-discard=1 multi-queue-max-queues=4 sectors=196608 sector-size=512; do
+        expect_eq "${key%=*}" "$(xenstore-read "$(disk_back d1 xvda)/${key%=*}")" "${key#*=}"
+    done
     expect_eq "the ring's order" "$(xenstore-read "$front/ring-page-order")" 2
     expect_eq "feature-persistent" "$(xenstore-read "$front/feature-persistent")" 1
     expect_eq "the number of segments" "$(domu_run d1 'cat /sys/block/xvda/queue/max_segments')" 32
@@ -95,11 +125,13 @@ device() {
     must await_value 20 "$(disk_front d1 xvdb)/state" 4
     expect_eq "the sector size" "$(domu_run d1 'cat /sys/block/xvdb/queue/logical_block_size')" 4096
     domu_must d1 'fio --name=v --filename=/dev/xvdb --direct=1 --ioengine=libaio --iodepth=8 --rw=randwrite --bs=4k --size=2m --verify=crc32c'
+    [ "$(uring_stat copied_pages)" -gt 0 ] || fail "direct I/O was done on pages of the guest"
     domu_must d1 'blkdiscard --offset 0 --length 1m /dev/xvdb'
     disk_detach d1 xvdb
     uring_attach d1 xvdb "$device" access=ro
     must await_value 20 "$(disk_front d1 xvdb)/state" 4
-    expect_eq "read-only" "$(domu_run d1 'blockdev --getro /dev/xvdb')" 1
+    domu_must d1 '[ "$(blockdev --getro /dev/xvdb)" = 1 ] && dd if=/dev/xvdb of=/dev/null bs=64k count=16 iflag=direct'
+    must_fail domu_run d1 'dd if=/dev/zero of=/dev/xvdb bs=4k count=1 oflag=direct'
     disk_detach d1 xvdb
     disk_remove four
 }
@@ -153,11 +185,10 @@ load() {
         "--numjobs=2 --offset=$1 --offset_increment=16m --size=12m --verify=crc32c --verify_fatal=1"
 }
 
-# Whether several writes are with the slow disk.
+# Whether this backend is at it, and several writes wait for the slow disk.
 writing() {
-    local reads writes
-    read -r reads writes </sys/block/dm-0/inflight
-    [ "$writes" -ge 8 ]
+    [ "$(uring_stat writes)" -gt 0 ] &&
+        domu_run d1 'read -r reads writes </sys/block/xvdb/inflight; [ "$writes" -ge 8 ]'
 }
 
 restarted() {
@@ -187,8 +218,8 @@ killed() {
     domu_spawn d1 load "$(load 32m)"
     local under_way='/51728 queue .: goes on, with [1-9]' round
     for round in 1 2 3; do
-        sleep 0.4
-        : >/run/uring.log
+        within 10 writing
+        uring_log_begins
         uring_end KILL
         uring_start
         within 10 grep "$under_way" /run/uring.log
@@ -196,21 +227,25 @@ killed() {
     done
     domu_join d1 load 120
     expect_eq "the frontend's state" "$(xenstore-read "$(disk_front d1 xvdb)/state")" 4
-    must_fail grep ERROR /run/uring.log
 }
 
-# The guest dies in the middle of writes: nothing of it stays mapped, and the backend is as before.
+# The guest dies in the middle of writes, to a disk that is copied and to one whose pages stay mapped: nothing of it stays,
+# and the backend is as before.
 destroyed() {
-    domu_spawn d1 load "$(load 0) --time_based --runtime=100"
+    domu_spawn d1 load "$(load 0) --do_verify=0 --time_based --runtime=100"
+    domu_spawn d1 mapped 'fio --name=m --filename=/dev/xvda --allow_file_create=0 --direct=1 --ioengine=libaio --rw=randwrite \
+        --bs=16k --iodepth=16 --offset=8m --size=16m --time_based --runtime=100'
     within 10 writing
     uring_end TERM
     uring_start
     within 10 writing
     local id
     id=$(domu_id d1)
-    [ "$(grants_of "$id")" -gt "$(cat /run/lab/grants)" ] || fail "no grant is mapped"
+    [ "$(grants_of "$id")" -gt $(($(cat /run/lab/grants) + 50)) ] || fail "few grants are mapped"
+    within 10 writing
     domu_stop d1
     within 20 nothing_mapped
+    no_domain_lingers
     expect_eq "the number of grants mapped" "$(grants_of "$id")" 0
     expect_eq "the number of journals" "$(ls /run/uring | wc -l)" 0
 }
@@ -236,14 +271,36 @@ queues() {
     domu_stop d2
 }
 
-end() {
-    cat /run/uring.log
-    uring_end TERM
-    must dmsetup remove --noudevsync --noudevrules slow
-    must rmmod xen_blkback
-    must_fail grep ERROR /run/uring.log
+# Rings of one page and of sixteen, requests of few and of very many segments, and pages that are mapped for one request.
+modes() {
+    local order asked segments persistent
+    truncate -s 64M /disks/modes
+    domu_start d3
+    while read -r order asked segments persistent <&9; do
+        domu_must d3 "insmod /modules/causeway-blkfront.ko max_ring_page_order=$order max_indirect_segments=$asked \
+            feature_persistent=$persistent"
+        uring_attach d3 xvda /disks/modes
+        must await_value 20 "$(disk_front d3 xvda)/state" 4
+        domu_must d3 'n=0; until [ -b /dev/xvda ]; do [ $n -lt 100 ] || exit 1; n=$((n + 1)); sleep 0.1; done'
+        expect_eq "the ring's order" "$(xenstore-read "$(disk_front d3 xvda)/ring-page-order" 2>/dev/null || echo 0)" "$order"
+        expect_eq "segments" "$(domu_run d3 cat /sys/block/xvda/queue/max_segments)" "$segments"
+        domu_must d3 'fio --name=v --filename=/dev/xvda --allow_file_create=0 --direct=1 --ioengine=libaio --rw=randwrite \
+            --bsrange=4k-1m --iodepth=16 --size=8m --verify=crc32c --verify_fatal=1 --randrepeat=0'
+        disk_detach d3 xvda
+        domu_must d3 'rmmod causeway_blkfront'
+    done 9<<<$'4 0 11 1\n0 256 256 1\n2 32 32 0'
+    domu_stop d3
+    rm /disks/modes
 }
 
-for part in attach beside filesystem verify steady discard resize device secure again unplug restarted killed destroyed queues end; do
+end() {
+    uring_end TERM
+    cat /run/uring.all /run/uring.log
+    must dmsetup remove --noudevsync --noudevrules slow
+    must rmmod xen_blkback
+    must_fail grep ERROR /run/uring.all /run/uring.log
+}
+
+for part in create attach beside filesystem verify steady discard resize device secure again unplug restarted killed destroyed queues modes end; do
     check block-uring-$part $part
 done

@@ -7,7 +7,7 @@
 # debug-kernel: yes
 # reports: module-blkback-hostile-start
 # reports: module-blkback-hostile-{garbage,ahead,behind,segments,sectors,grants,indirect,revoke,events,keys,hasty,rare,narrow,states}
-# reports: module-blkback-hostile-storm module-blkback-hostile-cdrom
+# reports: module-blkback-hostile-not-persistent module-blkback-hostile-storm module-blkback-hostile-cdrom
 # reports: module-blkback-hostile-log module-blkback-hostile-closed module-blkback-hostile-good
 # reports: module-blkback-hostile-rings module-blkback-hostile-destroyed
 
@@ -33,6 +33,15 @@ start() {
     hostile_witness
     log_lines >/run/lab/lines
     free_memory >/run/lab/memory
+}
+
+# With grants that are mapped for each request.
+not_persistent() {
+    local attack parameter=/sys/module/causeway_blkback/parameters/feature_persistent
+    echo N >$parameter
+    for attack in grants indirect revoke segments; do hostile_attack $attack; done
+    expect_eq "feature-persistent" "$(xenstore-read "$(disk_back bad xvda)/feature-persistent")" 0
+    echo Y >$parameter
 }
 
 # Of 20000 doorbells, nearly all for nothing, few come to the driver: what follows one for nothing is let in late.
@@ -158,6 +167,7 @@ for name in garbage ahead behind segments sectors grants indirect revoke events 
     check "module-blkback-hostile-$name" hostile_attack $name
 done
 check module-blkback-hostile-states states
+check module-blkback-hostile-not-persistent not_persistent
 check module-blkback-hostile-storm storm
 check module-blkback-hostile-cdrom cdrom
 check module-blkback-hostile-log log

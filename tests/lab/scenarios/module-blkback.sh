@@ -3,7 +3,7 @@
 #
 # limit: 600
 # reports: module-blkback-attach module-blkback-verify module-blkback-flush module-blkback-discard module-blkback-secure
-# reports: module-blkback-order module-blkback-statistics module-blkback-unused module-blkback-resize
+# reports: module-blkback-errors module-blkback-order module-blkback-statistics module-blkback-unused module-blkback-resize
 # reports: module-blkback-limits module-blkback-bursts module-blkback-batched module-blkback-reattach module-blkback-script
 # reports: module-blkback-create module-blkback-read-only module-blkback-4kn module-blkback-indirect
 # reports: module-blkback-not-persistent module-blkback-ring-order module-blkback-queues
@@ -36,8 +36,7 @@ attach() {
         expect_eq "${key%=*}" "$(xenstore-read "$back/${key%=*}")" "${key#*=}"
     done
     loop=$(losetup -j /disks/one | cut -d: -f1)
-    for key in physical-sector-size=queue/physical_block_size discard-granularity=queue/discard_granularity \
-        discard-alignment=discard_alignment; do
+    for key in physical-sector-size=queue/physical_block_size discard-granularity=queue/discard_granularity; do
         expect_eq "${key%=*}" "$(xenstore-read "$back/${key%=*}")" "$(cat "/sys/block/${loop#/dev/}/${key#*=}")"
     done
     domu_must d1 'mke2fs -q -t ext4 /dev/xvda && mount -t ext4 /dev/xvda /mnt && cp -r /usr/sbin /mnt && umount /mnt'
@@ -66,6 +65,39 @@ discard() {
     domu_must d1 'blkdiscard /dev/xvda'
     expect_eq "blocks of the file" "$(stat -c %b /disks/one)" 0
     [ "$(statistic ds_req)" -ge 2 ]
+    # Not of a disk for which the toolstack does not want it.
+    disk_attach d1 xvdb "$(disk_make whole 8)" no-discard
+    expect_eq "discard-enable" "$(xenstore-read "$(disk_back d1 xvdb)/discard-enable")" 0
+    expect_eq "feature-discard" "$(xenstore-read "$(disk_back d1 xvdb)/feature-discard")" 0
+    expect_eq "the most of a discard" "$(domu_run d1 'cat /sys/block/xvdb/queue/discard_max_bytes')" 0
+    disk_detach d1 xvdb
+    disk_remove whole
+}
+
+# Of a disk that fails from a block on, the guest sees the errors of what reaches that block, and no others.
+errors() {
+    local loop border=$((16384 - 32)) way
+    loop=$(disk_make half 16)
+    must modprobe dm-mod
+    printf '%s\n' "0 $border linear $loop 0" "$border $((32768 - border)) error" |
+        must dmsetup create half --noudevsync --noudevrules
+    disk_attach d1 xvdb /dev/dm-0
+    for way in 'if=/dev/xvdb of=/dev/null iflag=direct skip' 'if=/dev/zero of=/dev/xvdb oflag=direct seek'; do
+        domu_must d1 "dd bs=4k count=1 $way=$((border / 8 - 1))"
+        fails "dd bs=4k count=1 $way=$((border / 8))"
+        fails "dd bs=64k count=1 $way=$((border / 128))"
+        domu_must d1 "dd bs=64k count=1 $way=$((border / 128 - 1))"
+    done
+    disk_detach d1 xvdb
+    must dmsetup remove --noudevsync --noudevrules half
+    disk_remove half
+}
+
+# fails COMMAND: it does in d1, by an error of the disk.
+fails() {
+    local said
+    if said=$(domu_run d1 "$1 2>&1"); then fail "\`$1\` did not fail"; fi
+    grep -q 'Input/output error' <<<"$said" || fail "\`$1\` failed otherwise: $said"
 }
 
 # A device that can erase securely: Dom0 is the frontend of a backend that says what it is asked for.
@@ -73,10 +105,12 @@ secure() {
     expect_eq "a loop device's discard-secure" "$(xenstore-read "$(disk_back d1 xvda)/discard-secure")" 0
     must_fail domu_run d1 'blkdiscard --secure /dev/xvda'
     must modprobe xen-blkfront
-    honest_start 0 xvdd discard-secure=1
+    honest_start 0 xvdd discard-secure=1 discard-granularity=65536 discard-alignment=8192
     within 10 test -b /dev/xvdd
     disk_attach d1 xvdb /dev/xvdd
-    expect_eq "discard-secure" "$(xenstore-read "$(disk_back d1 xvdb)/discard-secure")" 1
+    for key in discard-secure=1 discard-granularity=65536 discard-alignment=8192; do
+        expect_eq "${key%=*}" "$(xenstore-read "$(disk_back d1 xvdb)/${key%=*}")" "${key#*=}"
+    done
     domu_must d1 'blkdiscard --secure --offset 1M --length 2M /dev/xvdb'
     honest_asked "discard 2048 4096 secure"
     disk_detach d1 xvdb
@@ -108,6 +142,9 @@ statistics() {
     domu_must d1 'dd if=/dev/xvda of=/dev/null bs=4k count=100 iflag=direct status=none'
     [ $(($(statistic rd_req) - reads)) -ge 100 ] || fail "$(statistic rd_req) reads after $reads"
     [ $(($(statistic rd_sect) - sectors)) -ge 800 ]
+    sectors=$(statistic wr_sect)
+    domu_must d1 'dd if=/dev/zero of=/dev/xvda bs=4k count=100 oflag=direct status=none'
+    expect_eq "sectors written" $(($(statistic wr_sect) - sectors)) 800
     [ "$(statistic persistent_grants)" -gt 0 ]
     expect_eq "pages mapped for one request each" "$(statistic mapped_grants)" 0
     expect_eq "requests refused" "$(statistic refused)" 0
@@ -310,6 +347,9 @@ queues() {
     expect_eq "multi-queue-num-queues" "$(xenstore-read "$(disk_front d1 xvda)/multi-queue-num-queues")" 2
     [ "$(ps | grep -c '[.]xvda-1')" = 1 ]
     pattern --rw=randwrite --bsrange=4k-128k --blockalign=4k --iodepth=64 --numjobs=2 --size=1m --offset_increment=16m
+    for queue in 0 1; do
+        grep -q "^queue $queue: .*req_prod [1-9]" "$(view)" || fail "queue $queue was not used: $(cat "$(view)")"
+    done
 }
 
 # Prints the most pages that were mapped for one request each, at a time.
@@ -378,7 +418,7 @@ not_persistent() {
     connected
     pattern --rw=randwrite --bs=4k --iodepth=32 --size=4m
     [ "$(statistic persistent_grants)" -gt 0 ]
-    [ "$(statistic persistent_grants)" -le 32 ]
+    [ "$(statistic persistent_grants)" -le 16 ]
     parameter max_persistent_grants 1056
     expect_eq "requests refused" "$(statistic refused)" 0
 }
@@ -406,6 +446,7 @@ check module-blkback-verify verify
 check module-blkback-flush flush
 check module-blkback-discard discard
 check module-blkback-secure secure
+check module-blkback-errors errors
 check module-blkback-order order
 check module-blkback-statistics statistics
 check module-blkback-unused unused

@@ -34,7 +34,9 @@ anew() {
 
 # No disk hangs, so the module goes.
 unloaded() {
-    domu_must d1 "rmmod causeway_blkfront && insmod $ours"
+    domu_must d1 "rmmod causeway_blkfront"
+    no_leaks d1
+    domu_must d1 "insmod $ours"
     domu_must d1 '! dmesg | grep -E "blocked for more than|leaking g.e."'
 }
 

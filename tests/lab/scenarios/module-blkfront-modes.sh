@@ -28,10 +28,13 @@ load() {
     domu_must d1 "for device in $front/vbd-*; do [ -e \$device ] && basename \$device >$front/unbind; done; rmmod causeway_blkfront; insmod $ours $* && for i in \$(seq 50); do [ -b /dev/xvda ] && exit 0; sleep 0.2; done; dmesg | tail -5; exit 1"
 }
 
+# statistic NAME: of the disk, since the module was loaded.
+statistic() { domu_must d1 "cat /sys/bus/xen/devices/vbd-51712/statistics/$1"; }
+
 # Writes and reads at every alignment, in one, several and very many pages.
 verified() {
     domu_must d1 "fio --filename=/dev/xvda --direct=1 --ioengine=libaio --verify=crc32c --verify_fatal=1 \\
-        --name=random --rw=randwrite --bsrange=512-512k --iodepth=16 --offset=8m --size=3m --fsync=32 \\
+        --randrepeat=0 --allow_file_create=0 --name=random --rw=randwrite --bsrange=512-512k --iodepth=16 --offset=8m --size=3m --fsync=32 \\
         --name=large --stonewall --rw=write --bs=1m --iodepth=4 --offset=32m --size=4m" >/dev/null
 }
 
@@ -41,7 +44,10 @@ persistent() {
     load
     expect_eq "feature-persistent" "$(front_key feature-persistent)" 1
     expect_eq "segments" "$(domu_run d1 'cat /sys/block/xvda/queue/max_segments')" 32
+    must_fail front_key ring-page-order
     verified
+    [ "$(statistic pages)" -gt 0 ] || fail "no page stays mapped"
+    [ "$(statistic indirect)" -gt 0 ] || fail "no request was indirect"
 }
 
 direct() {
@@ -55,11 +61,15 @@ untrusted() {
     verified
 }
 
-# What the toolstack says of one disk counts as well.
+# What the toolstack says of one disk counts as well: the backend gets pages of its own then.
 trusted_key() {
-    xenstore-write "$(disk_front d1 xvda)/trusted" 0
-    load feature_persistent=0
+    load feature_persistent=0 max_indirect_segments=0
     verified
+    expect_eq "pages of its own" "$(statistic pages)" 0
+    xenstore-write "$(disk_front d1 xvda)/trusted" 0
+    load feature_persistent=0 max_indirect_segments=0
+    verified
+    [ "$(statistic pages)" -gt 0 ] || fail "it gets pages of requests"
     xenstore-write "$(disk_front d1 xvda)/trusted" 1
 }
 
@@ -67,6 +77,7 @@ few_segments() {
     load max_indirect_segments=0 feature_persistent=0
     expect_eq "segments" "$(domu_run d1 'cat /sys/block/xvda/queue/max_segments')" 11
     verified
+    expect_eq "indirect requests" "$(statistic indirect)" 0
 }
 
 large() {
@@ -85,18 +96,20 @@ queues() {
     expect_eq "queues" "$(front_key multi-queue-num-queues)" 2
     expect_eq "queues of the disk" "$(domu_run d1 'ls -d /sys/block/xvda/mq/* | wc -l')" 2
     domu_must d1 'fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --rw=randwrite --bs=4k --iodepth=32 --numjobs=4 --offset_increment=4m --size=1m --verify=crc32c'
+    for queue in 0 1; do
+        domu_must d1 "grep '^queue $queue: Connected, .* req_prod [1-9]' /sys/kernel/debug/causeway-blkfront/vbd-51712"
+    done
     domu_must d1 'echo 0 >/sys/devices/system/cpu/cpu1/online'
     domu_must d1 'fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --rw=randwrite --bs=4k --iodepth=32 --size=1m --verify=crc32c'
 }
 
 fourkn() {
     disk_attach d1 xvdb "$(disk_make two 64 --sector-size 4096)"
-    domu_must d1 'for i in $(seq 50); do [ -b /dev/xvdb ] && break; sleep 0.2; done'
     expect_eq "logical block" "$(domu_run d1 'cat /sys/block/xvdb/queue/logical_block_size')" 4096
     for persistent in 1 0; do
         load feature_persistent=$persistent
-        domu_must d1 'for i in $(seq 50); do [ -b /dev/xvdb ] && break; sleep 0.2; done'
-        domu_must d1 'fio --name=v --filename=/dev/xvdb --direct=1 --ioengine=libaio --rw=randwrite --bsrange=4k-512k --iodepth=16 --offset=8m --size=3m --verify=crc32c'
+        domu_must d1 'for i in $(seq 50); do [ -b /dev/xvdb ] && exit 0; sleep 0.2; done; exit 1'
+        domu_must d1 'fio --name=v --filename=/dev/xvdb --direct=1 --ioengine=libaio --rw=randwrite --bsrange=4k-512k --iodepth=16 --offset=8m --size=3m --verify=crc32c --randrepeat=0 --allow_file_create=0'
         domu_must d1 'mke2fs -q -t ext4 /dev/xvdb && e2fsck -fn /dev/xvdb'
     done
     disk_detach d1 xvdb
@@ -104,7 +117,7 @@ fourkn() {
 
 read_only() {
     disk_attach d1 xvdc "$(disk_make three 16)" access=ro
-    domu_must d1 'for i in $(seq 50); do [ -b /dev/xvdc ] && break; sleep 0.2; done; [ "$(cat /sys/block/xvdc/ro)" = 1 ]'
+    domu_must d1 '[ "$(cat /sys/block/xvdc/ro)" = 1 ]'
     domu_must d1 'dd if=/dev/xvdc of=/dev/null bs=64k count=16 iflag=direct && ! dd if=/dev/zero of=/dev/xvdc bs=4k count=1 oflag=direct'
     disk_detach d1 xvdc
 }

@@ -2,16 +2,18 @@
 # Our blkfront when its backend goes in the middle of writes: our blkback closes the connection while the disk holds on to
 # what it was given, with pages that stay mapped and with pages of the requests themselves; it is unloaded; a backend in
 # user space is killed. What was not answered is asked for anew, each request ends once, and every block that was
-# written has what was written to it. So it is when the domain is saved and restored, and when it is short of grants. The
-# frontend is unbound from a disk in use and bound again, and a disk in use is taken away: its programs see errors, not a
-# hang.
+# written has what was written to it. So it is when the disk holds on for longer than the backend's driver waits, when
+# the domain is saved and restored, when it is short of grants, and with two queues, of which the next backend takes but
+# one. The frontend is unbound from a disk in use and bound again, and a disk in use is taken away: its programs see
+# errors, not a hang.
 #
-# limit: 300
+# limit: 450
 # debug-kernel: yes
 # reports: module-blkfront-restart-start module-blkfront-restart-persistent module-blkfront-restart-direct
-# reports: module-blkfront-restart-unloaded module-blkfront-restart-killed module-blkfront-restart-saved
-# reports: module-blkfront-restart-scarce module-blkfront-restart-rebind module-blkfront-restart-reload
-# reports: module-blkfront-restart-unplug module-blkfront-restart-end
+# reports: module-blkfront-restart-held module-blkfront-restart-unloaded module-blkfront-restart-killed
+# reports: module-blkfront-restart-saved module-blkfront-restart-scarce module-blkfront-restart-rebind
+# reports: module-blkfront-restart-reload module-blkfront-restart-unplug module-blkfront-restart-forced
+# reports: module-blkfront-restart-queues module-blkfront-restart-end
 
 ours=/modules/causeway-blkfront.ko
 front=/sys/bus/xen/drivers/causeway-vbd
@@ -80,21 +82,10 @@ load() {
 # The next driver of the backend takes the rings over, with what is unanswered in them. When the backend closes the
 # connection instead, the frontend takes back what the disk still works on, and asks for it anew when both have closed.
 restarts() {
-    local count total=0
+    total=0
     load "$1"
     writes_begin xvda
-    for _ in 1 2; do
-        in_flight xvda w
-        must dmsetup suspend --noflush --nolockfs one
-        sleep 0.2
-        count=$(frozen xvda)
-        xenstore-write "$(disk_back d1 xvda)/state" 5
-        sleep 0.2
-        must dmsetup resume one
-        total=$((total + count))
-        anew xvda $total
-        connected xvda
-    done
+    for _ in 1 2; do closes; done
     in_flight xvda w
     echo "vbd-$(domu_id d1)-51712" >$back/unbind
     sleep 0.1
@@ -102,9 +93,52 @@ restarts() {
     writes_end xvda
 }
 
+# The backend closes the connection amid writes, and connects again. The frontend has asked anew for `total` by now.
+closes() {
+    local count
+    in_flight xvda w
+    must dmsetup suspend --noflush --nolockfs one
+    sleep 0.2
+    count=$(frozen xvda)
+    xenstore-write "$(disk_back d1 xvda)/state" 5
+    sleep 0.2
+    must dmsetup resume one
+    total=$((total + count))
+    anew xvda $total
+    connected xvda
+}
+
 persistent() { restarts feature_persistent=1; }
 
 direct() { restarts feature_persistent=0; }
+
+# The driver lets go of a disk that holds on to what it was given, and takes the device again: it does not serve the rings
+# as long as that is so. Nor is it unloaded.
+held() {
+    local device unloading
+    device=vbd-$(domu_id d1)-51712
+    load feature_persistent=1
+    writes_begin xvda
+    in_flight xvda w
+    must dmsetup suspend --noflush --nolockfs one
+    echo "$device" >$back/unbind
+    echo "$device" >$back/bind
+    sleep 3
+    must_fail grep '^queue' "/sys/kernel/debug/causeway-blkback/$device"
+    must dmsetup resume one
+    within 10 grep '^queue' "/sys/kernel/debug/causeway-blkback/$device"
+    in_flight xvda w
+    must dmsetup suspend --noflush --nolockfs one
+    echo "$device" >$back/unbind
+    rmmod causeway_blkback &
+    unloading=$!
+    sleep 2
+    kill -0 $unloading || fail "the module went while the disk had requests"
+    must dmsetup resume one
+    wait $unloading || fail "rmmod ended with $?"
+    must insmod /modules/causeway-blkback.ko
+    writes_end xvda
+}
 
 # While no driver is there the toolstack closes the connection, and the next driver is another one.
 unloaded() {
@@ -134,9 +168,10 @@ killed() {
     in_flight xvdb w
     uring_end KILL
     frozen xvdb
-    # It goes on with the rings by its own means.
+    # It goes on with the rings by its own means: more ends than was under way.
+    count=$(ended xvdb)
     uring_start
-    within 10 grep '/51728 queue .: goes on, with [1-9]' /run/uring.log
+    within 20 more_ended xvdb $((count + 32))
     expect_eq "what was asked for anew" "$(domu_run d1 "cat $(disk_node xvdb)/statistics/anew")" 0
     in_flight xvdb r+w
     uring_end KILL
@@ -150,6 +185,10 @@ killed() {
     disk_detach d1 xvdb
     uring_end TERM
 }
+
+# ended DISK: how many reads and writes have.
+ended() { domu_must d1 "read -r r _ _ _ w _ </sys/block/$1/stat; echo \$((r + w))"; }
+more_ended() { [ "$(ended "$1")" -ge "$2" ]; }
 
 # More is asked for at once than the domain has grants for.
 scarce() {
@@ -165,9 +204,25 @@ scarce() {
 # All grants and channels are void, and there is another backend. The disk holds on to what it was given until the domain
 # has stopped, so that it is saved amid writes.
 saved() {
-    local count
-    load feature_persistent=1
+    local count persistent
+    for persistent in 1 0; do
+        load feature_persistent=$persistent
+        writes_begin xvda
+        saved_once
+        writes_end xvda
+    done
+    # The domain goes on as it was when it has only been written down.
     writes_begin xvda
+    in_flight xvda w
+    count=$(domu_run d1 "cat $(disk_node xvda)/statistics/anew")
+    must xl save -c d1 /disks/d1
+    rm /disks/d1
+    expect_eq "what was asked for anew" "$(domu_run d1 "cat $(disk_node xvda)/statistics/anew")" "$count"
+    writes_end xvda
+}
+
+saved_once() {
+    local count
     in_flight xvda w
     must dmsetup suspend --noflush --nolockfs one
     sleep 0.2
@@ -181,7 +236,6 @@ saved() {
     xl domid d1 >/run/lab/d1.id
     connected xvda
     anew xvda "$count"
-    writes_end xvda
 }
 
 # stopped NAME: whether it is suspended, or there is no such domain any more.
@@ -229,9 +283,48 @@ unplug() {
     domu_must d1 'dd if=/dev/xvda of=/dev/null bs=64k count=16 iflag=direct'
 }
 
+# A disk with a filesystem in use is torn out, without a word between the two ends.
+forced() {
+    local id code=0
+    id=$(domu_id d1)
+    domu_must d1 'mke2fs -q -t ext4 /dev/xvda && mount -t ext4 /dev/xvda /mnt'
+    domu_spawn d1 load 'while dd if=/dev/zero of=/mnt/file bs=64k count=16 conv=fsync; do :; done; exit 1'
+    domu_must d1 'until [ -s /mnt/file ]; do sleep 0.05; done'
+    must xl block-detach --force d1 xvda
+    domu_join d1 load 20 >/dev/null || code=$?
+    expect_eq "how the program that wrote ended" $code 1
+    domu_must d1 'umount /mnt; [ ! -b /dev/xvda ]'
+    within 10 test ! -e "/sys/bus/xen-backend/devices/vbd-$id-51712"
+    disk_attach d1 xvda /dev/dm-0
+    domu_must d1 'dd if=/dev/xvda of=/dev/null bs=64k count=16 iflag=direct'
+}
+
+# Two processors write by a queue each, and the next backend has one queue for both.
+queues() {
+    disk_detach d1 xvda
+    domu_stop d1
+    must rmmod causeway_blkback
+    must insmod /modules/causeway-blkback.ko max_queues=2
+    # Loading a module has its processors wait for each other, and here they share one: only one runs meanwhile.
+    domu_start d1 vcpus=2
+    domu_must d1 "echo 0 >/sys/devices/system/cpu/cpu1/online; insmod $ours max_queues=2
+        echo 1 >/sys/devices/system/cpu/cpu1/online"
+    disk_attach d1 xvda /dev/dm-0
+    expect_eq "queues" "$(xenstore-read "$(disk_front d1 xvda)/multi-queue-num-queues")" 2
+    total=0
+    writes_begin xvda --numjobs=2 --offset_increment=16m --cpus_allowed=0,1 --cpus_allowed_policy=split
+    closes
+    domu_must d1 'grep "^queue 1: Connected, .* req_prod [1-9]" /sys/kernel/debug/causeway-blkfront/vbd-51712'
+    echo 1 >/sys/module/causeway_blkback/parameters/max_queues
+    closes
+    must_fail xenstore-read "$(disk_front d1 xvda)/multi-queue-num-queues"
+    writes_end xvda
+}
+
 end() {
     disk_detach d1 xvda
     domu_must d1 'rmmod causeway_blkfront'
+    no_leaks d1
     domu_stop d1
     must rmmod causeway_blkback
 }
@@ -239,6 +332,7 @@ end() {
 check module-blkfront-restart-start start
 check module-blkfront-restart-persistent persistent
 check module-blkfront-restart-direct direct
+check module-blkfront-restart-held held
 check module-blkfront-restart-unloaded unloaded
 check module-blkfront-restart-killed killed
 check module-blkfront-restart-scarce scarce
@@ -246,4 +340,6 @@ check module-blkfront-restart-rebind rebind
 check module-blkfront-restart-reload reload
 check module-blkfront-restart-unplug unplug
 check module-blkfront-restart-saved saved
+check module-blkfront-restart-forced forced
+check module-blkfront-restart-queues queues
 check module-blkfront-restart-end end

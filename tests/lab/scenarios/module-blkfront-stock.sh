@@ -32,11 +32,16 @@ keys() {
 # Numbers as Linux' own frontend gives them: names of other buses become xvd, and what lies beyond xvdp is numbered anew.
 names() {
     expect_eq "numbers of xvda" "$(domu_run d1 'cat /sys/block/xvda/dev')" 202:0
+    # A partition of 8 sectors.
+    truncate -s 8M /disks/xvdq
+    printf '\0\0\0\0\x83\0\0\0\x08\0\0\0\x08\0\0\0' | dd of=/disks/xvdq bs=1 seek=446 conv=notrunc status=none
+    printf '\x55\xaa' | dd of=/disks/xvdq bs=1 seek=510 conv=notrunc status=none
     for vdev in xvdq hdc sdb1 xvdaa; do disk_offer d1 $vdev "$(disk_make $vdev 8)"; done
     for name in xvdq xvdc xvdb1 xvdaa; do
         domu_must d1 "for i in \$(seq 50); do [ -b /dev/$name ] && exit 0; sleep 0.2; done; ls /dev/xvd*; exit 1"
     done
     expect_eq "numbers of xvdq" "$(domu_run d1 'cat /sys/block/xvdq/dev')" 202:4096
+    expect_eq "numbers of its partition" "$(domu_run d1 'cat /sys/block/xvdq/xvdq1/dev')" 202:4097
     expect_eq "numbers of xvdaa" "$(domu_run d1 'cat /sys/block/xvdaa/dev')" 202:6656
     expect_eq "numbers of hdc" "$(domu_run d1 'cat /sys/block/xvdc/dev')" 202:32
     expect_eq "numbers of sdb1" "$(domu_run d1 'cat /sys/block/xvdb1/dev')" 202:17
@@ -61,11 +66,22 @@ discard() {
     domu_must d1 '[ "$(cat /sys/block/xvda/queue/write_cache)" = "write back" ]'
 }
 
-# The backend notices a new size when it serves a request.
+# A disk grows and shrinks, and whoever listens is told.
 resize() {
-    truncate -s 192M /disks/one
+    resize_to 192
+    domu_must d1 'dmesg | grep "xvda: detected capacity change from 262144 to 393216"'
+    domu_must d1 'dd if=/dev/xvda of=/dev/null bs=1M skip=191 count=1 iflag=direct'
+    resize_to 96
+    must_fail domu_run d1 'dd if=/dev/xvda of=/dev/null bs=1M skip=191 count=1 iflag=direct | grep .'
+    resize_to 192
+}
+
+# The backend notices a new size when it serves a request.
+resize_to() {
+    truncate -s "$1M" /disks/one
     must losetup -c "$(losetup -j /disks/one | cut -d: -f1)"
-    domu_must d1 'for i in 1 2 3 4 5 6 7 8 9 10; do dd if=/dev/xvda of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null; [ "$(cat /sys/block/xvda/size)" = 393216 ] && exit 0; sleep 0.5; done; cat /sys/block/xvda/size; exit 1'
+    domu_must d1 "for i in \$(seq 10); do dd if=/dev/xvda of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null
+        [ \$(cat /sys/block/xvda/size) = $(($1 << 11)) ] && exit 0; sleep 0.5; done; cat /sys/block/xvda/size; exit 1"
 }
 
 detach() {

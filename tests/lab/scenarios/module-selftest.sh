@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # What of our wrappers over Linux' Xen support no driver uses yet, tried by a module of its own in a DomU and in Dom0: a
-# driver that `module_xenbus_driver!` declares, and copies by Xen, of pages that the domain grants to itself.
+# driver that `module_xenbus_driver!` declares, and copies by Xen, of pages that the domain grants to itself; and the clock
+# by which drivers wait.
 #
 # limit: 60
+# debug-kernel: yes
 # reports: module-selftest-domu module-selftest-dom0
 
 # The device, to be made by a shell that runs where its domain may write.

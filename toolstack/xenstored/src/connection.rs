@@ -118,10 +118,10 @@ impl Connection {
             let Some(message) = self.output.pop_front() else { break };
             self.sent -= message.len();
             self.waiting -= message.len();
-            if let Some((header, payload)) = message.split_first_chunk::<HEADER_LEN>() {
-                if Header::from_bytes(header).kind == MessageType::WatchEvent as u32 {
-                    self.events.remove(payload);
-                }
+            if let Some((header, payload)) = message.split_first_chunk::<HEADER_LEN>()
+                && Header::from_bytes(header).kind == MessageType::WatchEvent as u32
+            {
+                self.events.remove(payload);
             }
         }
     }

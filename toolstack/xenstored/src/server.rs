@@ -131,10 +131,10 @@ impl Drop for Server {
         // Fails only when the thread is gone already.
         let _ = self.commands.send(Command::Stop);
         let _ = self.ring();
-        if let Some(thread) = self.thread.take() {
-            if thread.join().is_err() {
-                log::error!("the store's thread panicked");
-            }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the store's thread panicked");
         }
     }
 }

@@ -184,13 +184,13 @@ impl Queue {
                 state.status = Status::Error;
                 break;
             };
-            if !self.memory_known {
-                if let Some(backing) = self.pages.backing(place) {
-                    self.memory_known = true;
-                    if let Err(error) = self.engine.use_memory(Arc::clone(backing)) {
-                        let (disk, queue) = (&self.parts.disk.name, self.parts.number);
-                        log::warn!("{disk} queue {queue}: no fixed buffers: {error}");
-                    }
+            if !self.memory_known
+                && let Some(backing) = self.pages.backing(place)
+            {
+                self.memory_known = true;
+                if let Err(error) = self.engine.use_memory(Arc::clone(backing)) {
+                    let (disk, queue) = (&self.parts.disk.name, self.parts.number);
+                    log::warn!("{disk} queue {queue}: no fixed buffers: {error}");
                 }
             }
             state.placed.push(Placed { segment, place });
@@ -229,16 +229,14 @@ impl Queue {
         let (disk, queue, refused) =
             (&self.parts.disk, self.parts.number, &self.parts.stats.refused);
         self.pages.copy(|owner, gref, errno| {
-            if let Some(state) = slots.get_mut(owner as usize) {
-                if state.status == Status::Okay {
-                    state.status = Status::Error;
-                    refused.add(1);
-                    if disk.lines.frontend.take() {
-                        let disk = &disk.name;
-                        log::warn!(
-                            "{disk} queue {queue}: refused a request: grant {gref}: {errno}"
-                        );
-                    }
+            if let Some(state) = slots.get_mut(owner as usize)
+                && state.status == Status::Okay
+            {
+                state.status = Status::Error;
+                refused.add(1);
+                if disk.lines.frontend.take() {
+                    let disk = &disk.name;
+                    log::warn!("{disk} queue {queue}: refused a request: grant {gref}: {errno}");
                 }
             }
         });

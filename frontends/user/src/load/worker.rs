@@ -54,7 +54,7 @@ impl<'a, T: Target> Worker<'a, T> {
         run: u64,
         progress: &'a Progress,
     ) -> io::Result<Self> {
-        if job.block == 0 || job.block % SECTOR != 0 || job.depth == 0 {
+        if job.block == 0 || !job.block.is_multiple_of(SECTOR) || job.depth == 0 {
             return Err(invalid(format!(
                 "blocks of {} bytes, {} of them in flight: the size is no multiple of {SECTOR}, or there are none",
                 job.block, job.depth

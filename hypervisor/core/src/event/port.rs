@@ -270,10 +270,10 @@ impl<M: Machine> Hypervisor<M> {
         let Some(domain) = self.domains.get(&id) else { return };
         let ports: Vec<Port> = domain.events.channels.keys().copied().collect();
         for port in ports {
-            if let Ok(Some(far)) = self.close(id, port) {
-                if far.0 != id {
-                    unbound.push(far);
-                }
+            if let Ok(Some(far)) = self.close(id, port)
+                && far.0 != id
+            {
+                unbound.push(far);
             }
         }
     }

@@ -257,10 +257,10 @@ impl Model {
         if mappings.iter().any(|it| it.caller != caller) {
             return Err(REFUSED);
         }
-        if let Some(mapping) = mappings.first() {
-            if readonly || mappings.iter().any(|it| !it.readonly) {
-                return Ok((mapping.mfn, 0, PAGE_SIZE as u32));
-            }
+        if let Some(mapping) = mappings.first()
+            && (readonly || mappings.iter().any(|it| !it.readonly))
+        {
+            return Ok((mapping.mfn, 0, PAGE_SIZE as u32));
         }
         let entry = self.pin(caller, (granter, gref), readonly, true)?;
         let version = self.domains[&granter].version;

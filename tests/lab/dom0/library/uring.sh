@@ -15,6 +15,12 @@ uring_end() {
     within 20 uring_gone
 }
 
+# uring_log_begins: what was logged up to now goes to /run/uring.all.
+uring_log_begins() {
+    cat /run/uring.log >>/run/uring.all
+    : >/run/uring.log
+}
+
 uring_gone() { ! kill -0 "$(cat /run/uring.pid)"; }
 
 # uring_attach DOMU VDEV IMAGE [OPTIONS...]: attaches a file or block device through it, by xl.
