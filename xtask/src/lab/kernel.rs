@@ -10,9 +10,9 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{root::Root, stamp::Stamp};
 use crate::{command, versions};
 
-/// Prints all kernels there are of a kind ($1), the newest first.
+/// Prints all kernels there are of a kind ($1), the newest first. Who is not root takes apt's lists as they are.
 const LIST: &str = r#"
-    apt-get -qq update
+    [ "$(id -u)" != 0 ] || apt-get -qq update
     apt-cache pkgnames linux-headers- | sed -n "s/^linux-headers-\\([0-9.]*$1\\)\$/\\1/p" | sort -rV
 "#;
 

@@ -2,6 +2,7 @@
 
 //! The Debian 13 in which modules are built and the machines run: the machine's own, or a folder.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -62,7 +63,7 @@ impl Root {
     pub fn add(&self, part: &str, packages: &[&str]) -> Result<()> {
         let Self::Folder(root) = self else {
             ensure!(
-                installed(packages),
+                has(&installed(), packages),
                 "{part} needs packages: apt install {}",
                 packages.join(" ")
             );
@@ -121,17 +122,29 @@ impl Root {
 /// The machine is a Debian 13 that has all packages.
 fn host_will_do() -> bool {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    if !release.lines().any(|line| line == format!("VERSION_CODENAME={}", versions::SUITE)) {
-        return false;
-    }
-    installed(versions::BUILD_PACKAGES) && installed(versions::LAB_PACKAGES)
+    will_do(&release, &installed())
 }
 
-/// Whether the machine has all these packages.
-fn installed(packages: &[&str]) -> bool {
+/// Whether a machine will do whose `/etc/os-release` is this, and where this is [`installed`].
+fn will_do(os_release: &str, installed: &str) -> bool {
+    let suite = format!("VERSION_CODENAME={}", versions::SUITE);
+    os_release.lines().any(|line| line == suite)
+        && has(installed, versions::BUILD_PACKAGES)
+        && has(installed, versions::LAB_PACKAGES)
+}
+
+/// The machine's packages: lines of a name and a status. None where there is no dpkg.
+fn installed() -> String {
     let mut query = Command::new("dpkg-query");
-    query.args(["--show", "--showformat", "${db:Status-Status}\n"]).args(packages);
-    command::output(&mut query).is_ok_and(|text| text.lines().all(|line| line == "installed"))
+    query.args(["--show", "--showformat", "${Package} ${db:Status-Status}\n"]);
+    command::output(&mut query).unwrap_or_default()
+}
+
+/// Whether all these packages are [`installed`].
+fn has(installed: &str, packages: &[&str]) -> bool {
+    let installed: BTreeSet<_> =
+        installed.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
+    packages.iter().all(|package| installed.contains(package))
 }
 
 /// Makes the folder; one that is half made is completed by apt if it can be, else made anew.
@@ -163,4 +176,27 @@ fn add(root: &Path, packages: &[&str]) -> Result<()> {
     let mut install = folder.command("env");
     install.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y"]);
     command::run(install.args(["--no-install-recommends", "install"]).args(packages))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_debian_13_with_all_packages_will_do() {
+        let release = "ID=debian\nVERSION_CODENAME=trixie\n";
+        let packages = [versions::BUILD_PACKAGES, versions::LAB_PACKAGES].concat();
+        let line = |package: &&str| format!("{package} installed\n");
+        let all: String = ["adduser"].iter().chain(&packages).map(line).collect();
+        assert!(will_do(release, &all));
+        assert!(!will_do("ID=debian\nVERSION_CODENAME=bookworm\n", &all));
+        assert!(!will_do("ID=debian\nVERSION_CODENAME=trixie-like\n", &all));
+        assert!(!will_do(release, ""));
+        for package in packages {
+            let line = line(&package);
+            assert!(!will_do(release, &all.replace(&line, "")), "without {package}");
+            let removed = all.replace(&line, &format!("{package} config-files\n"));
+            assert!(!will_do(release, &removed), "with {package} removed");
+        }
+    }
 }
