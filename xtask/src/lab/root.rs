@@ -40,12 +40,17 @@ impl Root {
     ///
     /// # Errors
     ///
-    /// When it cannot be made: no root rights, no mirror.
+    /// When it cannot be made: no mirror. When it is a folder, and this program has no root rights.
     pub fn ensure() -> Result<Self> {
         if host_will_do() {
             return Ok(Self::Host);
         }
         let root = folder().join("root");
+        ensure!(
+            super::is_root()?,
+            "the lab needs root, to make a Debian 13 in {} and to run in it: run this as root",
+            root.display()
+        );
         let packages = [versions::BUILD_PACKAGES, versions::LAB_PACKAGES].concat();
         let stamp = Stamp::new("root", packages.join(" "));
         if !stamp.is_current() {
@@ -149,11 +154,6 @@ fn has(installed: &str, packages: &[&str]) -> bool {
 
 /// Makes the folder; one that is half made is completed by apt if it can be, else made anew.
 fn make(root: &Path, packages: &[&str]) -> Result<()> {
-    ensure!(
-        super::is_root()?,
-        "the lab needs root once, to make a Debian 13 in {}, and then to run in it: run this as root",
-        root.display()
-    );
     if root.join("usr/bin/apt-get").exists() && add(root, packages).is_ok() {
         return Ok(());
     }
