@@ -67,7 +67,7 @@ fn choose<'a>(
         take(wanted).with_context(|| format!("the kernel {wanted}"))?;
         return Ok(wanted);
     }
-    println!("the kernel {wanted} is gone; taking the newest that can load Rust modules");
+    eprintln!("the kernel {wanted} is gone; taking the newest that can load Rust modules");
     let mut refused = Vec::new();
     for release in there.lines() {
         match take(release) {
@@ -116,8 +116,8 @@ impl Kernel {
             let there = command::output(&mut root.script(LIST, &[versions::KERNEL_KIND]))?;
             let (rustc, cc) = (version(root, "rustc")?, version(root, versions::CC)?);
             let release = choose(&there, versions::KERNEL, |release| {
-                println!("fetching the stock kernel {release} and its source");
-                command::run(&mut root.script(FETCH, &[release, &stock, &source]))?;
+                eprintln!("fetching the stock kernel {release} and its source");
+                command::prepare(&mut root.script(FETCH, &[release, &stock, &source]))?;
                 let config = root.outside(&format!("{stock}/usr/lib/modules/{release}/config"));
                 fits(&fs::read_to_string(config)?, &rustc, &cc)
             })?;
@@ -127,11 +127,11 @@ impl Kernel {
         let kernel = Self { release: fs::read_to_string(&chosen)?, stock, kit, debug: None };
         let made = Stamp::new("kit", format!("{} {}", kernel.release, versions::CC));
         if !made.is_current() {
-            println!("making the kit for modules of {} (about 4 minutes)", kernel.release);
+            eprintln!("making the kit for modules of {} (about 4 minutes)", kernel.release);
             let headers = format!("{}/usr/src/linux-headers-{}", kernel.stock, kernel.release);
             let script = command::workspace().join("linux-modules/prepare-tree.sh");
             let mut prepare = root.command(&script.display().to_string());
-            command::run(prepare.args([&headers, &source, &kernel.kit]).arg(versions::CC))
+            command::prepare(prepare.args([&headers, &source, &kernel.kit]).arg(versions::CC))
                 .context("the kit for kernel modules could not be made")?;
             made.set()?;
         }
@@ -169,7 +169,7 @@ impl Kernel {
         fs::write(&part, payload)?;
         let script = "zstd -q -d -c \"$1\" >\"$1.new\" && mv \"$1.new\" \"$2\"";
         let words = [&part, &image].map(|path| path.display().to_string());
-        command::run(&mut root.script(script, &words.each_ref().map(String::as_str)))
+        command::prepare(&mut root.script(script, &words.each_ref().map(String::as_str)))
             .context("the kernel's payload is not zstd")?;
         Ok(fs::remove_file(part)?)
     }

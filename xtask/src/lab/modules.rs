@@ -40,7 +40,7 @@ pub fn build(root: &Root, kernel: &Kernel, folder: &Path) -> Result<()> {
     let mut words = vec![folder.display().to_string()];
     words.extend(built.iter().map(|module| module.display().to_string()));
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    command::run(&mut root.script(STRIP, &words))
+    command::prepare(&mut root.script(STRIP, &words))
 }
 
 /// Checks what the compiler does not: the kernel's lints, as errors, that no function of theirs can panic, and what the
@@ -71,7 +71,7 @@ fn install(root: &Root, kernel: &Kernel) -> Result<()> {
     }
     let to = to.display().to_string();
     let out = command::workspace().join("target/modules").display().to_string();
-    command::run(&mut root.script(INSTALL, &[&to, &out, &kernel.kit]))?;
+    command::prepare(&mut root.script(INSTALL, &[&to, &out, &kernel.kit]))?;
     for (name, module) in [
         ("causeway-blkback", "/causeway-blkback.ko"),
         ("xen-backend:vbd", "/causeway-blkback.ko"),
@@ -118,7 +118,7 @@ fn make(root: &Root, kernel: &Kernel, name: &str, words: &[&str]) -> Result<Vec<
     make.args(["--silent", &format!("KDIR={}", kernel.kit), &format!("MO={}", out.display())]);
     make.arg("CONFIG_CAUSEWAY_SELFTEST=m");
     make.args(kernel.debug.iter().flat_map(|debug| debug.make));
-    command::run(make.args(words))?;
+    command::prepare(make.args(words))?;
     let order = fs::read_to_string(out.join("modules.order"))?;
     let modules = order.lines().map(|object| out.join(object).with_extension("ko")).collect();
     Ok(modules)

@@ -157,7 +157,7 @@ fn make(root: &Path, packages: &[&str]) -> Result<()> {
     if root.join("usr/bin/apt-get").exists() && add(root, packages).is_ok() {
         return Ok(());
     }
-    println!("making a Debian 13 in {} (about 2 minutes)", root.display());
+    eprintln!("making a Debian 13 in {} (about 2 minutes)", root.display());
     if root.exists() {
         fs::remove_dir_all(root)?;
     }
@@ -166,16 +166,16 @@ fn make(root: &Path, packages: &[&str]) -> Result<()> {
     let mut bootstrap = Command::new("mmdebstrap");
     bootstrap.args(["--quiet", "--variant=apt", "--keyring=/usr/share/keyrings"]);
     bootstrap.arg(format!("--include={}", packages.join(","))).arg(versions::SUITE);
-    command::run(bootstrap.arg(root).arg(&sources)).context("Debian 13 could not be made")
+    command::prepare(bootstrap.arg(root).arg(&sources)).context("Debian 13 could not be made")
 }
 
 fn add(root: &Path, packages: &[&str]) -> Result<()> {
-    println!("adding what is missing to the Debian 13 in {}", root.display());
+    eprintln!("adding what is missing to the Debian 13 in {}", root.display());
     let folder = Root::Folder(root.to_path_buf());
-    command::run(folder.command("apt-get").args(["-qq", "update"]))?;
+    command::prepare(folder.command("apt-get").args(["-qq", "update"]))?;
     let mut install = folder.command("env");
     install.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y"]);
-    command::run(install.args(["--no-install-recommends", "install"]).args(packages))
+    command::prepare(install.args(["--no-install-recommends", "install"]).args(packages))
 }
 
 #[cfg(test)]
