@@ -16,8 +16,15 @@ KIT ?= /usr/src/causeway-kit-$(KVER)
 KDIR ?= $(if $(wildcard $(KIT)/complete),$(KIT)/build,/lib/modules/$(KVER)/build)
 MO ?= $(CURDIR)/target/modules
 
-# Kernel trees name the compiler they were configured with; a module must be built with the same one.
+# Kernel trees name the compiler they were configured with; a module must be built with the same one. Of clang they tell the
+# version, with which Debian names it and the other tools of LLVM; LLVM=1 takes those without a version in their names.
+clang := $(shell sed -n 's/^CONFIG_CLANG_VERSION=\([0-9]*\)[0-9]\{4\}$$/\1/p' $(KDIR)/.config 2>/dev/null)
+ifneq ($(clang),)
+export LLVM ?= -$(clang)
+CC := $(filter %/,$(LLVM))clang$(filter -%,$(LLVM))
+else
 CC := $(shell sed -n 's/^CONFIG_CC_VERSION_TEXT="\([^ ]*\).*/\1/p' $(KDIR)/.config 2>/dev/null)
+endif
 
 # Type information for BPF is made from the kernel's own file, which hardly any tree has. Without it the kernel's build says
 # for each module that it skips it.

@@ -53,7 +53,7 @@ impl Private {
         let signed = format!("deb [signed-by={keys}] ");
         fs::write(folder.join("sources.list"), sources()?.replace("deb ", &signed))?;
         let apt = Self { folder: folder.to_path_buf() };
-        command::run(apt.get().args(["-qq", "update"]))?;
+        command::prepare(apt.get().args(["-qq", "update"]))?;
         Ok(apt)
     }
 
@@ -82,7 +82,7 @@ impl Private {
     pub fn download(&self, package: &str) -> anyhow::Result<Vec<PathBuf>> {
         let mut install = self.get();
         install.args(["-qq", "-y", "--no-install-recommends", "--download-only"]);
-        command::run(install.args(["install", package]))?;
+        command::prepare(install.args(["install", package]))?;
         let archives = fs::read_dir(self.folder.join("cache/archives"))?;
         let files = archives.collect::<Result<Vec<_>, _>>()?.into_iter().map(|entry| entry.path());
         Ok(files

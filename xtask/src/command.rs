@@ -3,6 +3,7 @@
 //! Running other programs, and where this project keeps what it fetched.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -27,6 +28,12 @@ pub fn cache() -> PathBuf {
 /// The cargo that runs this program.
 pub fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Runs a command that prepares something, as [`run`] does. What it says goes to the error output, as all that this program
+/// says of preparations: another program may be reading the report that follows.
+pub fn prepare(command: &mut Command) -> anyhow::Result<()> {
+    run(command.stdout(io::stderr()))
 }
 
 /// Runs a command with its output shown, and fails unless it exits with 0.
@@ -58,7 +65,7 @@ pub fn output(command: &mut Command) -> anyhow::Result<String> {
 pub fn lock(path: &Path) -> anyhow::Result<File> {
     let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        println!("waiting for another xtask, which has {}", path.display());
+        eprintln!("waiting for another xtask, which has {}", path.display());
         flock(&file, FlockOperation::LockExclusive)?;
     }
     Ok(file)

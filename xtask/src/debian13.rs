@@ -65,12 +65,12 @@ fn from(root: &Path) -> Command {
 }
 
 fn unpack(root: &Path) -> anyhow::Result<()> {
-    println!("fetching rustc {RUSTC} from Debian 13 into {}", root.display());
+    eprintln!("fetching rustc {RUSTC} from Debian 13 into {}", root.display());
     let apt = apt::Private::new(&command::cache().join("apt-debian13"))?;
     for package in apt.download("rustc")? {
         let name = package.file_name().unwrap_or_default().to_string_lossy();
         if !NOT_NEEDED.iter().any(|prefix| name.starts_with(prefix)) {
-            command::run(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(root))?;
+            command::prepare(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(root))?;
         }
     }
     apt.remove()

@@ -38,11 +38,13 @@ pub fn ensure() -> anyhow::Result<()> {
     if !root || !std::path::Path::new("/usr/bin/apt-get").exists() {
         bail!("missing packages: {list}; {advice}");
     }
-    println!("installing {list}");
-    command::run(Command::new("apt-get").args(["-qq", "update"]))?;
+    eprintln!("installing {list}");
+    command::prepare(Command::new("apt-get").args(["-qq", "update"]))?;
     let mut install = Command::new("apt-get");
     install.env("DEBIAN_FRONTEND", "noninteractive");
-    command::run(install.args(["-qq", "-y", "--no-install-recommends", "install"]).args(&missing))?;
+    command::prepare(
+        install.args(["-qq", "-y", "--no-install-recommends", "install"]).args(&missing),
+    )?;
     match self::missing().as_slice() {
         [] => Ok(()),
         rest => bail!("still missing after the installation: {}; {advice}", rest.join(" ")),

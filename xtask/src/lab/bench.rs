@@ -104,13 +104,13 @@ fn plugin(lab: &Lab, out: &Path) -> Result<PathBuf> {
     let mut gcc = lab.root.command(versions::CC);
     gcc.args(["-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror"]);
     gcc.args(["-fPIC", "-shared", "-fvisibility=hidden", "-o"]);
-    command::run(gcc.arg(&plugin).arg(source))?;
+    command::prepare(gcc.arg(&plugin).arg(source))?;
     Ok(plugin)
 }
 
 /// Dom0's first root, with the load and the scenario.
 fn initrd(lab: &Lab, out: &Path, modules: Option<&Path>) -> Result<PathBuf> {
-    command::run(command::cargo().args([
+    command::prepare(command::cargo().args([
         "build",
         "--quiet",
         "--release",
@@ -125,7 +125,7 @@ fn initrd(lab: &Lab, out: &Path, modules: Option<&Path>) -> Result<PathBuf> {
     let driver = out.join("virtio_blk.ko");
     let packed = lab.kernel.file("kernel/drivers/block/virtio_blk.ko.xz");
     let unpack = "xz -dc \"$1\" >\"$2\"";
-    command::run(&mut lab.root.script(unpack, &[&packed, &driver.display().to_string()]))?;
+    command::prepare(&mut lab.root.script(unpack, &[&packed, &driver.display().to_string()]))?;
     let mut dom0: image::Overlay = vec![("/lab/virtio_blk.ko".into(), driver)];
     for part in [Part::Block, Part::Memory].map(Part::name) {
         let scenario = command::workspace().join(format!("tests/lab/bench/{part}.sh"));

@@ -72,12 +72,12 @@ pub fn ensure(root: &Root, stock: &Kernel) -> Result<Kernel> {
     );
     let stamp = Stamp::new("debug-kernel", inputs);
     if !stamp.is_current() {
-        println!("building the debug kernel (about 40 minutes)");
+        eprintln!("building the debug kernel (about 40 minutes)");
         let (config, source) = (config.display().to_string(), root.inside("source"));
         let gntdev = format!("CFLAGS_gntdev.o=-include {}", gntdev.display());
         let words = [config.as_str(), &source, &out, &installed, &gntdev];
         let words = [&words, make, WITHOUT_KASAN].concat();
-        command::run(&mut root.script(BUILD, &words))
+        command::prepare(&mut root.script(BUILD, &words))
             .context("the debug kernel could not be built")?;
     }
     let release = fs::read_to_string(root.outside(&out).join("include/config/kernel.release"))?;

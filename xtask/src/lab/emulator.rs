@@ -64,7 +64,7 @@ impl Emulator {
         let _lock = command::lock(&folder().join("emulator.lock"))?;
         if !stamp.is_current() || !copy.exists() {
             if !make(&stock, &copy)? {
-                println!(
+                eprintln!(
                     "this QEMU runs as it is: it may have a fault that stops a machine at times"
                 );
                 return Ok(Self { program: STOCK.into() });

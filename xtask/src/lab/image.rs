@@ -189,12 +189,12 @@ impl Images {
         if stamp.is_current() {
             return Ok(images);
         }
-        println!("making the first roots of Dom0 and DomU");
+        eprintln!("making the first roots of Dom0 and DomU");
         fs::create_dir_all(&folder)?;
         let stand_in = folder.join("fio-engines");
         let stand_in_name = stand_in.display().to_string();
         let words = [&[stand_in_name.as_str(), versions::CC], FIO_ENGINES].concat();
-        command::run(&mut root.script(STAND_IN, &words))?;
+        command::prepare(&mut root.script(STAND_IN, &words))?;
         for recipe in [DOMU, DOM0] {
             images.make(root, kernel, &recipe, &stand_in)?;
         }
@@ -254,7 +254,7 @@ impl Images {
         let mut words = vec![kernel.stock.as_str(), &kernel.release, &place];
         let has = |name: &&&str| kernel.debug.as_ref().is_none_or(|it| it.modules.contains(*name));
         words.extend(recipe.modules.iter().filter(has));
-        command::run(&mut root.script(MODULES, &words))?;
+        command::prepare(&mut root.script(MODULES, &words))?;
         let name = format!("/lib/modules/{}", kernel.release);
         image.tree(&name, &modules.join(name.trim_start_matches('/')))?;
         Ok(image.archive.end()?)

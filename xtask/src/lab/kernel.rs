@@ -5,26 +5,28 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::{root::Root, stamp::Stamp};
 use crate::{command, versions};
 
-/// Prints all kernels there are of a kind ($1), the newest first.
+/// Prints all kernels there are of a kind ($1), the newest first. Who is not root takes apt's lists as they are.
 const LIST: &str = r#"
-    apt-get -qq update
+    [ "$(id -u)" != 0 ] || apt-get -qq update
     apt-cache pkgnames linux-headers- | sed -n "s/^linux-headers-\\([0-9.]*$1\\)\$/\\1/p" | sort -rV
 "#;
 
-/// Fetches and unpacks the stock kernel and its source: $1 its release, $2 and $3 where to.
+/// Fetches and unpacks the stock kernel and its source, all of one version: $1 its release, $2 and $3 where to. A series
+/// has one name of a source package for all its releases.
 const FETCH: &str = r#"
     release=$1 stock=$2 source=$3
     series=$(cut -d. -f1,2 <<<"$release")
     rm -rf "$stock" "$source"
     mkdir -p "$stock" "$source"
     cd "$(mktemp -d)"
-    packages="linux-headers-$release linux-source-$series"
-    for part in linux-base linux-binary linux-modules; do packages+=" $part-$release"; done
+    version=$(apt-cache show --no-all-versions "linux-headers-$release" | sed -n 's/^Version: //p')
+    packages="linux-source-$series=$version"
+    for part in headers base binary modules; do packages+=" linux-$part-$release=$version"; done
     apt-get -qq -o APT::Sandbox::User=root download $packages
     for package in linux-headers-* linux-b* linux-modules-*; do dpkg-deb --extract "$package" "$stock"; done
     # modprobe looks in /lib.
@@ -54,31 +56,49 @@ pub struct Debug {
     pub modules: &'static [&'static str],
 }
 
-/// The kernel to take: the one `wanted` if it is `there`, or else the first of these that `fits` when it was fetched.
+/// The kernel to take: the one `wanted` if it is `there`, or else the first of these that can be taken; `take` fetches a
+/// kernel and fails if it is of no use here.
 fn choose<'a>(
     there: &'a str,
     wanted: &'a str,
-    mut fits: impl FnMut(&str) -> Result<bool>,
+    mut take: impl FnMut(&str) -> Result<()>,
 ) -> Result<&'a str> {
-    let mut others = there.lines();
-    if others.clone().any(|release| release == wanted) {
-        ensure!(fits(wanted)?, "the kernel {wanted} was built without CONFIG_RUST");
+    if there.lines().any(|release| release == wanted) {
+        take(wanted).with_context(|| format!("the kernel {wanted}"))?;
         return Ok(wanted);
     }
-    println!("the kernel {wanted} is gone; taking the newest that can load Rust modules");
-    others
-        .find_map(|release| match fits(release) {
-            Ok(true) => Some(Ok(release)),
-            Ok(false) => None,
-            Err(error) => Some(Err(error)),
-        })
-        .context("trixie-backports has no kernel with CONFIG_RUST: is it in apt's sources?")?
+    eprintln!("the kernel {wanted} is gone; taking the newest that can load Rust modules");
+    let mut refused = Vec::new();
+    for release in there.lines() {
+        match take(release) {
+            Ok(()) => return Ok(release),
+            Err(why) => refused.push(format!("{release}: {why:#}")),
+        }
+    }
+    let backports = format!("{}-backports", versions::SUITE);
+    ensure!(!refused.is_empty(), "there is no kernel of {backports}: is it in apt's sources?");
+    bail!("{backports} has no kernel for modules in Rust; {}", refused.join("; "))
 }
 
-/// Whether a kernel of this configuration can load modules in Rust.
-fn has_rust(root: &Root, config: &str) -> Result<bool> {
-    let config = fs::read_to_string(root.outside(config))?;
-    Ok(config.lines().any(|line| line == "CONFIG_RUST=y"))
+/// Fails if no modules in Rust can be built here for a kernel of this configuration. It names its compilers in the words
+/// of their own `--version`, of which `prepare-tree.sh` wants each.
+fn fits(config: &str, rustc: &str, cc: &str) -> Result<()> {
+    let value = |name: &str| {
+        let values = config.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        values.map(|value| value.trim_matches('"')).next().unwrap_or_default()
+    };
+    ensure!(value("CONFIG_RUST") == "y", "it was built without CONFIG_RUST");
+    for (name, here) in [("CONFIG_RUSTC_VERSION_TEXT", rustc), ("CONFIG_CC_VERSION_TEXT", cc)] {
+        let its = value(name);
+        ensure!(its == here, "it was built by `{its}`, and here is `{here}`");
+    }
+    Ok(())
+}
+
+/// The first line that a compiler says of itself.
+fn version(root: &Root, compiler: &str) -> Result<String> {
+    let said = command::output(root.command(compiler).arg("--version"))?;
+    Ok(said.lines().next().unwrap_or_default().to_owned())
 }
 
 impl Kernel {
@@ -94,10 +114,12 @@ impl Kernel {
         let fetched = Stamp::new("kernel", versions::KERNEL.to_owned());
         if !fetched.is_current() {
             let there = command::output(&mut root.script(LIST, &[versions::KERNEL_KIND]))?;
+            let (rustc, cc) = (version(root, "rustc")?, version(root, versions::CC)?);
             let release = choose(&there, versions::KERNEL, |release| {
-                println!("fetching the stock kernel {release} and its source");
-                command::run(&mut root.script(FETCH, &[release, &stock, &source]))?;
-                has_rust(root, &format!("{stock}/usr/lib/modules/{release}/config"))
+                eprintln!("fetching the stock kernel {release} and its source");
+                command::prepare(&mut root.script(FETCH, &[release, &stock, &source]))?;
+                let config = root.outside(&format!("{stock}/usr/lib/modules/{release}/config"));
+                fits(&fs::read_to_string(config)?, &rustc, &cc)
             })?;
             fs::write(&chosen, release)?;
             fetched.set()?;
@@ -105,11 +127,11 @@ impl Kernel {
         let kernel = Self { release: fs::read_to_string(&chosen)?, stock, kit, debug: None };
         let made = Stamp::new("kit", format!("{} {}", kernel.release, versions::CC));
         if !made.is_current() {
-            println!("making the kit for modules of {} (about 4 minutes)", kernel.release);
+            eprintln!("making the kit for modules of {} (about 4 minutes)", kernel.release);
             let headers = format!("{}/usr/src/linux-headers-{}", kernel.stock, kernel.release);
             let script = command::workspace().join("linux-modules/prepare-tree.sh");
             let mut prepare = root.command(&script.display().to_string());
-            command::run(prepare.args([&headers, &source, &kernel.kit]).arg(versions::CC))
+            command::prepare(prepare.args([&headers, &source, &kernel.kit]).arg(versions::CC))
                 .context("the kit for kernel modules could not be made")?;
             made.set()?;
         }
@@ -147,7 +169,7 @@ impl Kernel {
         fs::write(&part, payload)?;
         let script = "zstd -q -d -c \"$1\" >\"$1.new\" && mv \"$1.new\" \"$2\"";
         let words = [&part, &image].map(|path| path.display().to_string());
-        command::run(&mut root.script(script, &words.each_ref().map(String::as_str)))
+        command::prepare(&mut root.script(script, &words.each_ref().map(String::as_str)))
             .context("the kernel's payload is not zstd")?;
         Ok(fs::remove_file(part)?)
     }
@@ -176,21 +198,47 @@ mod tests {
             let mut tried = Vec::new();
             let chosen = choose(THERE, wanted, |release| {
                 tried.push(release.to_owned());
-                Ok(release.starts_with("7.3"))
+                ensure!(release.starts_with("7.3"), "no download of {release}");
+                Ok(())
             });
-            (chosen.map_err(|error| error.to_string()), tried.len())
+            (chosen.map_err(|error| format!("{error:#}")), tried.len())
         };
         assert_eq!(choose("7.3.4+deb13-amd64"), (Ok("7.3.4+deb13-amd64"), 1));
         assert_eq!(choose("7.2.8+deb13-amd64"), (Ok("7.3.4+deb13-amd64"), 2));
-        let (none, _) = choose("7.10.1+deb13-amd64");
-        assert!(none.unwrap_err().contains("without CONFIG_RUST"));
+        // One that is there is not replaced, whatever is wrong with it.
+        let (none, tried) = choose("7.10.1+deb13-amd64");
+        assert_eq!(tried, 1);
+        assert!(none.unwrap_err().contains("no download of 7.10.1"));
     }
 
     #[test]
     fn without_any_there_is_a_sentence() {
-        let gone = choose("", "7.3.4", |_| Ok(true)).unwrap_err().to_string();
+        let gone = choose("", "7.3.4", |_| Ok(())).unwrap_err().to_string();
         assert!(gone.contains("is it in apt's sources?"), "{gone}");
-        let refused = choose(THERE, "7.3.5", |_| Ok(false)).unwrap_err().to_string();
-        assert!(refused.contains("CONFIG_RUST"), "{refused}");
+        let refused = choose(THERE, "7.3.5", |release| bail!("nothing in {release}")).unwrap_err();
+        for release in THERE.lines() {
+            let why = format!("{release}: nothing in {release}");
+            assert!(refused.to_string().contains(&why), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_of_other_compilers_does_not_fit() {
+        let (rustc, cc) =
+            ("rustc 1.85.1 (4eb161250)", "x86_64-linux-gnu-gcc-14 (Debian 14.2.0-19)");
+        let config = format!(
+            "CONFIG_CC_VERSION_TEXT=\"{cc}\"\nCONFIG_RUSTC_VERSION=108501\nCONFIG_RUST=y\n\
+             CONFIG_RUSTC_VERSION_TEXT=\"{rustc}\"\n"
+        );
+        let refused = |from, to| {
+            let other = config.replace(from, to);
+            assert_ne!(other, config);
+            fits(&other, rustc, cc).unwrap_err().to_string()
+        };
+        fits(&config, rustc, cc).unwrap();
+        assert!(refused("_RUST=y", "_RUSTY=y").contains("without CONFIG_RUST"));
+        assert!(refused("1.85.1", "1.90.0").contains("built by `rustc 1.90.0"));
+        assert!(refused("14.2.0-19", "14.2.0-20").contains("here is `x86_64-linux-gnu-gcc-14"));
+        assert!(refused("CONFIG_RUSTC_VERSION_TEXT", "CONFIG_NONE").contains("built by ``"));
     }
 }

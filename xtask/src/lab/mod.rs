@@ -158,7 +158,7 @@ impl Lab {
             // QEMU boots an ELF file.
             let packed = format!("/boot/xen-{}-amd64.gz", versions::XEN);
             let script = "gzip -dc \"$1\" >\"$2.new\" && mv \"$2.new\" \"$2\"";
-            command::run(&mut root.script(script, &[&packed, &xen.display().to_string()]))?;
+            command::prepare(&mut root.script(script, &[&packed, &xen.display().to_string()]))?;
         }
         let emulator = emulator::Emulator::ensure(&root)?;
         Ok(Self { root, kernel, images, xen, emulator })
@@ -218,7 +218,7 @@ impl Lab {
         // Xen moves it byte by byte: emulated, that is dearer than to unpack it in the machine.
         let (packed, new) = (out.join("dom0.initrd.zst"), out.join("dom0.initrd.new"));
         let mut zstd = self.root.command("zstd");
-        command::run(zstd.args(["-q", "-f", "-5", "-T0"]).arg(&dom0).arg("-o").arg(&new))?;
+        command::prepare(zstd.args(["-q", "-f", "-5", "-T0"]).arg(&dom0).arg("-o").arg(&new))?;
         // A machine of another run may be about to read it.
         fs::rename(&new, &packed)?;
         Ok(packed)

@@ -40,7 +40,7 @@ pub fn build(root: &Root, kernel: &Kernel, folder: &Path) -> Result<()> {
     let mut words = vec![folder.display().to_string()];
     words.extend(built.iter().map(|module| module.display().to_string()));
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    command::run(&mut root.script(STRIP, &words))
+    command::prepare(&mut root.script(STRIP, &words))
 }
 
 /// Checks what the compiler does not: the kernel's lints, as errors, that no function of theirs can panic, and what the
@@ -71,7 +71,7 @@ fn install(root: &Root, kernel: &Kernel) -> Result<()> {
     }
     let to = to.display().to_string();
     let out = command::workspace().join("target/modules").display().to_string();
-    command::run(&mut root.script(INSTALL, &[&to, &out, &kernel.kit]))?;
+    command::prepare(&mut root.script(INSTALL, &[&to, &out, &kernel.kit]))?;
     for (name, module) in [
         ("causeway-blkback", "/causeway-blkback.ko"),
         ("xen-backend:vbd", "/causeway-blkback.ko"),
@@ -89,19 +89,41 @@ fn install(root: &Root, kernel: &Kernel) -> Result<()> {
 /// `make` without a kernel that Rust modules can be built for says so in a sentence.
 fn explain(root: &Root) -> Result<()> {
     let nowhere = command::workspace().join("target/no-kernel");
-    fs::create_dir_all(&nowhere)?;
-    let said = |config: &str| {
+    if nowhere.exists() {
+        fs::remove_dir_all(&nowhere)?;
+    }
+    fs::create_dir_all(nowhere.join("rust"))?;
+    let says = |words: &[&str], sentence: &str| {
         let mut make = root.command("make");
-        make.args(["--silent", &format!("KDIR={}", nowhere.display())]);
-        fs::write(nowhere.join(".config"), config)?;
-        let output = make.output()?;
+        let output = make.arg("--silent").args(words).output()?;
         ensure!(!output.status.success(), "`make` built modules for nothing");
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        let said = String::from_utf8_lossy(&output.stdout);
+        ensure!(said.contains(sentence), "`make` is to say `{sentence}`, and says: {said}");
+        Ok(())
     };
-    let without_rust = said("CONFIG_XEN=y\n")?;
-    ensure!(without_rust.contains("was built without Rust"), "it says: {without_rust}");
-    let without_kit = said("CONFIG_RUST=y\n")?;
-    ensure!(without_kit.contains("lacks the Rust metadata"), "it says: {without_kit}");
+    says(&["KVER=0.0-none"], "There is no kernel tree at /lib/modules/0.0-none/build")?;
+
+    let kdir = format!("KDIR={}", nowhere.display());
+    let says_of = |config: &str, words: &[&str], sentence: &str| {
+        fs::write(nowhere.join(".config"), config)?;
+        says(&[&[kdir.as_str()], words].concat(), sentence)
+    };
+    says_of("CONFIG_XEN=y\n", &[], "was built without Rust")?;
+    says_of("CONFIG_RUST=y\n", &[], "lacks the Rust metadata")?;
+
+    fs::write(nowhere.join("rust/libkernel.rmeta"), "")?;
+    let gcc = "CONFIG_RUST=y\nCONFIG_CC_VERSION_TEXT=\"none-gcc (None 14.2) 14.2\"\nCONFIG_CLANG_VERSION=0\n";
+    let clang = "CONFIG_RUST=y\nCONFIG_CC_VERSION_TEXT=\"None clang version 99.1.7\"\nCONFIG_CLANG_VERSION=990107\n";
+    for (config, words, compiler) in [
+        (gcc, &[][..], "none-gcc"),
+        (clang, &[], "clang-99"),
+        (clang, &["LLVM=-98"], "clang-98"),
+        (clang, &["LLVM=/none/"], "/none/clang"),
+        (clang, &["LLVM=-19", "CC=none-clang"], "none-clang"),
+    ] {
+        let sentence = format!("was built with {compiler}, which is not installed");
+        says_of(config, words, &sentence)?;
+    }
     Ok(())
 }
 
@@ -118,7 +140,7 @@ fn make(root: &Root, kernel: &Kernel, name: &str, words: &[&str]) -> Result<Vec<
     make.args(["--silent", &format!("KDIR={}", kernel.kit), &format!("MO={}", out.display())]);
     make.arg("CONFIG_CAUSEWAY_SELFTEST=m");
     make.args(kernel.debug.iter().flat_map(|debug| debug.make));
-    command::run(make.args(words))?;
+    command::prepare(make.args(words))?;
     let order = fs::read_to_string(out.join("modules.order"))?;
     let modules = order.lines().map(|object| out.join(object).with_extension("ko")).collect();
     Ok(modules)

@@ -25,12 +25,12 @@ pub fn build(root: &Root, out: &Path) -> Result<Overlay> {
     cargo.current_dir(command::workspace());
     // As the demo has it: it is built once for both.
     cargo.args(["build", "--quiet", "--release"]);
-    command::run(cargo.args(PROGRAMS.iter().flat_map(|program| ["--package", program])))?;
+    command::prepare(cargo.args(PROGRAMS.iter().flat_map(|program| ["--package", program])))?;
     let copy = |program: &&str| {
         let built = command::workspace().join("target/release").join(program);
         let copy = out.join(program);
         let words = [built.display().to_string(), copy.display().to_string()];
-        command::run(&mut root.script("strip -o \"$2\" \"$1\"", &[&words[0], &words[1]]))?;
+        command::prepare(&mut root.script("strip -o \"$2\" \"$1\"", &[&words[0], &words[1]]))?;
         Ok((format!("/usr/bin/{program}"), copy))
     };
     PROGRAMS.iter().map(copy).collect()

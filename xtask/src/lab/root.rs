@@ -2,6 +2,7 @@
 
 //! The Debian 13 in which modules are built and the machines run: the machine's own, or a folder.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,12 +40,17 @@ impl Root {
     ///
     /// # Errors
     ///
-    /// When it cannot be made: no root rights, no mirror.
+    /// When it cannot be made: no mirror. When it is a folder, and this program has no root rights.
     pub fn ensure() -> Result<Self> {
         if host_will_do() {
             return Ok(Self::Host);
         }
         let root = folder().join("root");
+        ensure!(
+            super::is_root()?,
+            "the lab needs root, to make a Debian 13 in {} and to run in it: run this as root",
+            root.display()
+        );
         let packages = [versions::BUILD_PACKAGES, versions::LAB_PACKAGES].concat();
         let stamp = Stamp::new("root", packages.join(" "));
         if !stamp.is_current() {
@@ -62,7 +68,7 @@ impl Root {
     pub fn add(&self, part: &str, packages: &[&str]) -> Result<()> {
         let Self::Folder(root) = self else {
             ensure!(
-                installed(packages),
+                has(&installed(), packages),
                 "{part} needs packages: apt install {}",
                 packages.join(" ")
             );
@@ -121,30 +127,37 @@ impl Root {
 /// The machine is a Debian 13 that has all packages.
 fn host_will_do() -> bool {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    if !release.lines().any(|line| line == format!("VERSION_CODENAME={}", versions::SUITE)) {
-        return false;
-    }
-    installed(versions::BUILD_PACKAGES) && installed(versions::LAB_PACKAGES)
+    will_do(&release, &installed())
 }
 
-/// Whether the machine has all these packages.
-fn installed(packages: &[&str]) -> bool {
+/// Whether a machine will do whose `/etc/os-release` is this, and where this is [`installed`].
+fn will_do(os_release: &str, installed: &str) -> bool {
+    let suite = format!("VERSION_CODENAME={}", versions::SUITE);
+    os_release.lines().any(|line| line == suite)
+        && has(installed, versions::BUILD_PACKAGES)
+        && has(installed, versions::LAB_PACKAGES)
+}
+
+/// The machine's packages: lines of a name and a status. None where there is no dpkg.
+fn installed() -> String {
     let mut query = Command::new("dpkg-query");
-    query.args(["--show", "--showformat", "${db:Status-Status}\n"]).args(packages);
-    command::output(&mut query).is_ok_and(|text| text.lines().all(|line| line == "installed"))
+    query.args(["--show", "--showformat", "${Package} ${db:Status-Status}\n"]);
+    command::output(&mut query).unwrap_or_default()
+}
+
+/// Whether all these packages are [`installed`].
+fn has(installed: &str, packages: &[&str]) -> bool {
+    let installed: BTreeSet<_> =
+        installed.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
+    packages.iter().all(|package| installed.contains(package))
 }
 
 /// Makes the folder; one that is half made is completed by apt if it can be, else made anew.
 fn make(root: &Path, packages: &[&str]) -> Result<()> {
-    ensure!(
-        super::is_root()?,
-        "the lab needs root once, to make a Debian 13 in {}, and then to run in it: run this as root",
-        root.display()
-    );
     if root.join("usr/bin/apt-get").exists() && add(root, packages).is_ok() {
         return Ok(());
     }
-    println!("making a Debian 13 in {} (about 2 minutes)", root.display());
+    eprintln!("making a Debian 13 in {} (about 2 minutes)", root.display());
     if root.exists() {
         fs::remove_dir_all(root)?;
     }
@@ -153,14 +166,37 @@ fn make(root: &Path, packages: &[&str]) -> Result<()> {
     let mut bootstrap = Command::new("mmdebstrap");
     bootstrap.args(["--quiet", "--variant=apt", "--keyring=/usr/share/keyrings"]);
     bootstrap.arg(format!("--include={}", packages.join(","))).arg(versions::SUITE);
-    command::run(bootstrap.arg(root).arg(&sources)).context("Debian 13 could not be made")
+    command::prepare(bootstrap.arg(root).arg(&sources)).context("Debian 13 could not be made")
 }
 
 fn add(root: &Path, packages: &[&str]) -> Result<()> {
-    println!("adding what is missing to the Debian 13 in {}", root.display());
+    eprintln!("adding what is missing to the Debian 13 in {}", root.display());
     let folder = Root::Folder(root.to_path_buf());
-    command::run(folder.command("apt-get").args(["-qq", "update"]))?;
+    command::prepare(folder.command("apt-get").args(["-qq", "update"]))?;
     let mut install = folder.command("env");
     install.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y"]);
-    command::run(install.args(["--no-install-recommends", "install"]).args(packages))
+    command::prepare(install.args(["--no-install-recommends", "install"]).args(packages))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_debian_13_with_all_packages_will_do() {
+        let release = "ID=debian\nVERSION_CODENAME=trixie\n";
+        let packages = [versions::BUILD_PACKAGES, versions::LAB_PACKAGES].concat();
+        let line = |package: &&str| format!("{package} installed\n");
+        let all: String = ["adduser"].iter().chain(&packages).map(line).collect();
+        assert!(will_do(release, &all));
+        assert!(!will_do("ID=debian\nVERSION_CODENAME=bookworm\n", &all));
+        assert!(!will_do("ID=debian\nVERSION_CODENAME=trixie-like\n", &all));
+        assert!(!will_do(release, ""));
+        for package in packages {
+            let line = line(&package);
+            assert!(!will_do(release, &all.replace(&line, "")), "without {package}");
+            let removed = all.replace(&line, &format!("{package} config-files\n"));
+            assert!(!will_do(release, &removed), "with {package} removed");
+        }
+    }
 }
