@@ -80,10 +80,10 @@ fn garbage(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
         if random.below(2) == 0 {
             raw.operation = random.below(8) as u8;
         }
-        shared.put(&raw);
+        shared.ask(&raw);
     }
     shared.ring()?;
-    front.outcome()
+    front.answers()
 }
 
 fn ahead(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
@@ -98,7 +98,7 @@ fn behind(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
     let shared = front.connect()?;
     for _ in 0..16 {
         let raw = request(shared, random, Operation::Read);
-        shared.put(&raw);
+        shared.ask(&raw);
     }
     shared.ring()?;
     if front.outcome()? == Outcome::Answered {
@@ -115,7 +115,7 @@ fn segments(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
         let operation = any_data_operation(random);
         let mut raw = request(shared, random, operation);
         raw.nr_segments = count;
-        shared.put(&raw);
+        shared.ask(&raw);
     }
     for count in [0, 257, 512, 513, 4096, u16::MAX] {
         let mut raw = RawIndirect {
@@ -128,10 +128,10 @@ fn segments(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
         for (page, gref) in raw.indirect_grefs.iter_mut().enumerate() {
             *gref = shared.gref(page);
         }
-        shared.put(&raw);
+        shared.ask(&raw.into());
     }
     shared.ring()?;
-    front.outcome()
+    front.answers()
 }
 
 fn sectors(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
@@ -147,10 +147,16 @@ fn sectors(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
                 raw.seg[0].last_sect = random.nasty() as u8;
             }
         }
-        shared.put(&raw);
+        if operation == Operation::Discard {
+            let (id, sector) = (raw.id, raw.sector_number);
+            let count = if random.below(2) == 0 { 8 } else { random.nasty() };
+            let discard = Discard { id, handle: 0, sector, count, secure: false };
+            raw = RawRequest::from(&Request::Discard(discard));
+        }
+        shared.ask(&raw);
     }
     shared.ring()?;
-    front.outcome()
+    front.answers()
 }
 
 fn grants(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
@@ -161,16 +167,17 @@ fn grants(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
         raw.nr_segments = 1 + random.below(11) as u8;
         for segment in &mut raw.seg {
             *segment = shared.segment(random.below(16) as usize);
-            if random.below(2) == 0 {
-                // Those below are granted: the rings of the console and of xenstore. To read into them is to wait for
-                // one's own xenstore for ever.
-                segment.gref = (random.nasty() as u32).max(NR_RESERVED_ENTRIES);
+            // Those below are granted: the rings of the console and of xenstore. To read into them is to wait for one's own
+            // xenstore for ever; to read into this ring, to ask for anything.
+            let gref = (random.nasty() as u32).max(NR_RESERVED_ENTRIES);
+            if random.below(2) == 0 && !shared.is_ring(gref) {
+                segment.gref = gref;
             }
         }
-        shared.put(&raw);
+        shared.ask(&raw);
     }
     shared.ring()?;
-    front.outcome()
+    front.answers()
 }
 
 fn indirect(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
@@ -200,10 +207,10 @@ fn indirect(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
                 _ => shared.gref(random.below(8) as usize),
             };
         }
-        shared.put(&raw);
+        shared.ask(&raw.into());
     }
     shared.ring()?;
-    front.outcome()
+    front.answers()
 }
 
 fn revoke(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
@@ -225,11 +232,11 @@ fn events(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
         shared.notify()?;
         if number % 1000 == 0 {
             let raw = request(shared, random, Operation::Read);
-            shared.put(&raw);
+            shared.ask(&raw);
             shared.ring()?;
         }
     }
-    front.outcome()
+    front.answers()
 }
 
 /// The keys that a frontend writes.
