@@ -34,7 +34,7 @@ impl Attack {
 }
 
 /// All of them.
-pub const ATTACKS: [Attack; 14] = [
+pub const ATTACKS: [Attack; 15] = [
     Attack { name: "garbage", about: "slots of any bytes", run: garbage },
     Attack { name: "ahead", about: "a producer index that the ring has no room for", run: ahead },
     Attack { name: "behind", about: "a producer index that goes back", run: behind },
@@ -53,6 +53,7 @@ pub const ATTACKS: [Attack; 14] = [
     Attack { name: "hasty", about: "other rings while the backend is connecting some", run: hasty },
     Attack { name: "rare", about: "what few frontends ask for, offered or not", run: rare },
     Attack { name: "narrow", about: "the ring of a frontend of 32 bits", run: narrow },
+    Attack { name: "write", about: "all that changes data, on a disk of either kind", run: write },
 ];
 
 /// A legal request of one page.
@@ -362,6 +363,66 @@ fn narrow_pages(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcom
     data.context("granted")?.copy_out(4096, &mut read);
     ensure!(written == read, "what was written is not what is read");
     Ok(Outcome::Answered)
+}
+
+/// Writes of every kind, a discard and one that is to be secure. A disk that is only to be read has the data of before
+/// afterwards, each other one what was written.
+fn write(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
+    const BEFORE: usize = 0;
+    const WRITTEN: usize = 1;
+    const AFTER: usize = 2;
+    const DESCRIPTORS: usize = 3;
+    front.connect()?;
+    ask_pages(front, random, &[(Operation::Read, BEFORE)])?;
+    let shared = front.shared.as_mut().context("connected")?;
+    let data = shared.data.as_ref().context("granted")?;
+    data.copy_in(WRITTEN * 4096, &random.bytes(4096));
+    data.copy_in(DESCRIPTORS * 4096, bytes_of(&shared.segment(WRITTEN)));
+    let mut indirect = RawIndirect {
+        operation: Operation::Indirect as u8,
+        indirect_op: Operation::Write as u8,
+        nr_segments: 1,
+        id: random.any(),
+        ..zeroed()
+    };
+    indirect.indirect_grefs[0] = shared.gref(DESCRIPTORS);
+    shared.ask(&indirect.into());
+    for secure in [false, true] {
+        let discard = Discard { id: random.any(), handle: 0, sector: 8, count: 16, secure };
+        shared.ask(&RawRequest::from(&Request::Discard(discard)));
+    }
+    let writes = [Operation::Write, Operation::WriteBarrier, Operation::FlushDiskcache];
+    ask_pages(front, random, &writes.map(|operation| (operation, WRITTEN)))?;
+    let outcome = ask_pages(front, random, &[(Operation::Read, AFTER)])?;
+
+    let shared = front.shared.as_ref().context("connected")?;
+    let page = |number: usize| -> anyhow::Result<Vec<u8>> {
+        let mut bytes = vec![0; 4096];
+        shared.data.as_ref().context("granted")?.copy_out(number * 4096, &mut bytes);
+        Ok(bytes)
+    };
+    let (kind, wanted) = match shared.geometry.read_only {
+        true => ("that is only to be read", BEFORE),
+        false => ("that may be written", WRITTEN),
+    };
+    ensure!(page(AFTER)? == page(wanted)?, "the data of a disk {kind} are wrong after writes");
+    Ok(outcome)
+}
+
+/// Reads or writes the first page of the disk, out of or into pages of data, and waits for all answers.
+fn ask_pages(
+    front: &mut Front,
+    random: &mut Random,
+    asks: &[(Operation, usize)],
+) -> anyhow::Result<Outcome> {
+    let shared = front.shared.as_mut().context("connected")?;
+    for (operation, page) in asks {
+        let mut raw = RawRequest { sector_number: 0, ..request(shared, random, *operation) };
+        raw.seg[0] = shared.segment(*page);
+        shared.ask(&raw);
+    }
+    shared.ring()?;
+    front.answers()
 }
 
 /// How long a backend may take until its state is that of what a frontend did last.
