@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! A backend that goes without an answer and comes back. What it was asked, it is asked anew: in the order of before,
-//! each request once, none that it has answered, and none while it has its memory mapped.
+//! each request once, none that it has answered, and none while it has memory mapped that was lent to it.
 
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,7 @@ pub(crate) fn again(back: &mut Back, random: &mut Random) -> anyhow::Result<Outc
         answer(back, answered)?;
         std::thread::sleep(PAUSE);
         let held = unanswered.iter().position(|request| request.operation < 2);
-        let held = held.filter(|_| random.below(2) == 0);
+        let held = held.filter(|_| random.below(2) == 0 && !back.persistent);
         let page = match held.and_then(|at| unanswered.get(at)) {
             Some(request) => Some(back.map(request.seg[0].gref)?),
             None => None,

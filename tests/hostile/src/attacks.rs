@@ -34,7 +34,7 @@ impl Attack {
 }
 
 /// All of them.
-pub const ATTACKS: [Attack; 14] = [
+pub const ATTACKS: [Attack; 15] = [
     Attack { name: "garbage", about: "slots of any bytes", run: garbage },
     Attack { name: "ahead", about: "a producer index that the ring has no room for", run: ahead },
     Attack { name: "behind", about: "a producer index that goes back", run: behind },
@@ -53,6 +53,7 @@ pub const ATTACKS: [Attack; 14] = [
     Attack { name: "hasty", about: "other rings while the backend is connecting some", run: hasty },
     Attack { name: "rare", about: "what few frontends ask for, offered or not", run: rare },
     Attack { name: "narrow", about: "the ring of a frontend of 32 bits", run: narrow },
+    Attack { name: "write", about: "all that changes data, on a disk of either kind", run: write },
 ];
 
 /// A legal request of one page.
@@ -80,10 +81,10 @@ fn garbage(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
         if random.below(2) == 0 {
             raw.operation = random.below(8) as u8;
         }
-        shared.put(&raw);
+        shared.ask(&raw);
     }
     shared.ring()?;
-    front.outcome()
+    front.answers()
 }
 
 fn ahead(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
@@ -98,7 +99,7 @@ fn behind(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
     let shared = front.connect()?;
     for _ in 0..16 {
         let raw = request(shared, random, Operation::Read);
-        shared.put(&raw);
+        shared.ask(&raw);
     }
     shared.ring()?;
     if front.outcome()? == Outcome::Answered {
@@ -115,7 +116,7 @@ fn segments(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
         let operation = any_data_operation(random);
         let mut raw = request(shared, random, operation);
         raw.nr_segments = count;
-        shared.put(&raw);
+        shared.ask(&raw);
     }
     for count in [0, 257, 512, 513, 4096, u16::MAX] {
         let mut raw = RawIndirect {
@@ -128,10 +129,10 @@ fn segments(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
         for (page, gref) in raw.indirect_grefs.iter_mut().enumerate() {
             *gref = shared.gref(page);
         }
-        shared.put(&raw);
+        shared.ask(&raw.into());
     }
     shared.ring()?;
-    front.outcome()
+    front.answers()
 }
 
 fn sectors(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
@@ -147,10 +148,16 @@ fn sectors(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
                 raw.seg[0].last_sect = random.nasty() as u8;
             }
         }
-        shared.put(&raw);
+        if operation == Operation::Discard {
+            let (id, sector) = (raw.id, raw.sector_number);
+            let count = if random.below(2) == 0 { 8 } else { random.nasty() };
+            let discard = Discard { id, handle: 0, sector, count, secure: false };
+            raw = RawRequest::from(&Request::Discard(discard));
+        }
+        shared.ask(&raw);
     }
     shared.ring()?;
-    front.outcome()
+    front.answers()
 }
 
 fn grants(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
@@ -161,16 +168,17 @@ fn grants(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
         raw.nr_segments = 1 + random.below(11) as u8;
         for segment in &mut raw.seg {
             *segment = shared.segment(random.below(16) as usize);
-            if random.below(2) == 0 {
-                // Those below are granted: the rings of the console and of xenstore. To read into them is to wait for
-                // one's own xenstore for ever.
-                segment.gref = (random.nasty() as u32).max(NR_RESERVED_ENTRIES);
+            // Those below are granted: the rings of the console and of xenstore. To read into them is to wait for one's own
+            // xenstore for ever; to read into this ring, to ask for anything.
+            let gref = (random.nasty() as u32).max(NR_RESERVED_ENTRIES);
+            if random.below(2) == 0 && !shared.is_ring(gref) {
+                segment.gref = gref;
             }
         }
-        shared.put(&raw);
+        shared.ask(&raw);
     }
     shared.ring()?;
-    front.outcome()
+    front.answers()
 }
 
 fn indirect(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
@@ -200,10 +208,10 @@ fn indirect(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
                 _ => shared.gref(random.below(8) as usize),
             };
         }
-        shared.put(&raw);
+        shared.ask(&raw.into());
     }
     shared.ring()?;
-    front.outcome()
+    front.answers()
 }
 
 fn revoke(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
@@ -225,11 +233,11 @@ fn events(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
         shared.notify()?;
         if number % 1000 == 0 {
             let raw = request(shared, random, Operation::Read);
-            shared.put(&raw);
+            shared.ask(&raw);
             shared.ring()?;
         }
     }
-    front.outcome()
+    front.answers()
 }
 
 /// The keys that a frontend writes.
@@ -355,6 +363,66 @@ fn narrow_pages(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcom
     data.context("granted")?.copy_out(4096, &mut read);
     ensure!(written == read, "what was written is not what is read");
     Ok(Outcome::Answered)
+}
+
+/// Writes of every kind, a discard and one that is to be secure. A disk that is only to be read has the data of before
+/// afterwards, each other one what was written.
+fn write(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
+    const BEFORE: usize = 0;
+    const WRITTEN: usize = 1;
+    const AFTER: usize = 2;
+    const DESCRIPTORS: usize = 3;
+    front.connect()?;
+    ask_pages(front, random, &[(Operation::Read, BEFORE)])?;
+    let shared = front.shared.as_mut().context("connected")?;
+    let data = shared.data.as_ref().context("granted")?;
+    data.copy_in(WRITTEN * 4096, &random.bytes(4096));
+    data.copy_in(DESCRIPTORS * 4096, bytes_of(&shared.segment(WRITTEN)));
+    let mut indirect = RawIndirect {
+        operation: Operation::Indirect as u8,
+        indirect_op: Operation::Write as u8,
+        nr_segments: 1,
+        id: random.any(),
+        ..zeroed()
+    };
+    indirect.indirect_grefs[0] = shared.gref(DESCRIPTORS);
+    shared.ask(&indirect.into());
+    for secure in [false, true] {
+        let discard = Discard { id: random.any(), handle: 0, sector: 8, count: 16, secure };
+        shared.ask(&RawRequest::from(&Request::Discard(discard)));
+    }
+    let writes = [Operation::Write, Operation::WriteBarrier, Operation::FlushDiskcache];
+    ask_pages(front, random, &writes.map(|operation| (operation, WRITTEN)))?;
+    let outcome = ask_pages(front, random, &[(Operation::Read, AFTER)])?;
+
+    let shared = front.shared.as_ref().context("connected")?;
+    let page = |number: usize| -> anyhow::Result<Vec<u8>> {
+        let mut bytes = vec![0; 4096];
+        shared.data.as_ref().context("granted")?.copy_out(number * 4096, &mut bytes);
+        Ok(bytes)
+    };
+    let (kind, wanted) = match shared.geometry.read_only {
+        true => ("that is only to be read", BEFORE),
+        false => ("that may be written", WRITTEN),
+    };
+    ensure!(page(AFTER)? == page(wanted)?, "the data of a disk {kind} are wrong after writes");
+    Ok(outcome)
+}
+
+/// Reads or writes the first page of the disk, out of or into pages of data, and waits for all answers.
+fn ask_pages(
+    front: &mut Front,
+    random: &mut Random,
+    asks: &[(Operation, usize)],
+) -> anyhow::Result<Outcome> {
+    let shared = front.shared.as_mut().context("connected")?;
+    for (operation, page) in asks {
+        let mut raw = RawRequest { sector_number: 0, ..request(shared, random, *operation) };
+        raw.seg[0] = shared.segment(*page);
+        shared.ask(&raw);
+    }
+    shared.ring()?;
+    front.answers()
 }
 
 /// How long a backend may take until its state is that of what a frontend did last.

@@ -25,19 +25,33 @@ use crate::peer::{LOOK, PATIENCE, Peer};
 /// How long a page stays mapped when its disk is gone: longer than a frontend waits for it.
 const KEEP: Duration = Duration::from_secs(8);
 
+/// A disk to plug in.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// The frontend's domain.
+    pub frontend: DomId,
+    /// Number of the disk: 51712 is xvda.
+    pub device: u32,
+    /// What the backend offers beside what each one here does, or instead.
+    pub offer: Vec<(String, String)>,
+    /// What a toolstack writes into the frontend's directory besides.
+    pub front: Vec<(String, String)>,
+}
+
 /// A backend, and its disk.
 pub struct Back {
     client: Arc<dyn Client>,
     /// Its connection to xenstore.
     pub store: Store,
-    /// The frontend's domain.
-    pub frontend: DomId,
+    disk: Disk,
     /// Its directory.
     pub path: String,
     /// The frontend.
     peer: Peer,
     /// What it serves, while it is connected.
     pub served: Option<Served>,
+    /// Both ends have said that pages may stay mapped.
+    pub persistent: bool,
     /// A page of the frontend that stays mapped for a while when the disk is gone.
     pub kept: Option<Mapping>,
 }
@@ -64,11 +78,13 @@ pub enum Outcome {
 
 impl Back {
     /// Plugs a disk in, as a toolstack does.
-    pub fn plug(client: Arc<dyn Client>, frontend: DomId, device: u32) -> anyhow::Result<Self> {
+    pub fn plug(client: Arc<dyn Client>, disk: Disk) -> anyhow::Result<Self> {
         let store = client.store()?;
         let own = client.domid();
+        let Disk { frontend, device, .. } = disk;
         let path = format!("/local/domain/{own}/backend/hostile/{frontend}/{device}");
         let peer = format!("/local/domain/{frontend}/device/vbd/{device}");
+        let front = disk.front.iter().map(|(key, value)| (key.as_str(), value.clone()));
         let directories = [
             (
                 &path,
@@ -84,13 +100,16 @@ impl Back {
             (
                 &peer,
                 [frontend, own],
-                vec![
+                [
                     ("backend", path.clone()),
                     ("backend-id", own.to_string()),
                     ("virtual-device", device.to_string()),
                     ("device-type", "disk".into()),
                     ("state", "1".into()),
-                ],
+                ]
+                .into_iter()
+                .chain(front)
+                .collect(),
             ),
         ];
         let complaint = complaint(&peer);
@@ -111,7 +130,8 @@ impl Back {
             Ok(())
         })?;
         let peer = Peer { end: End::Frontend, path: peer };
-        Ok(Self { client, store, frontend, path, peer, served: None, kept: None })
+        let (served, kept) = (None, None);
+        Ok(Self { client, store, disk, path, peer, served, persistent: false, kept })
     }
 
     /// Writes a key of its directory.
@@ -140,7 +160,8 @@ impl Back {
         Ok(value.map(|value| String::from_utf8_lossy(&value).into_owned()))
     }
 
-    /// Offers what there is, and what `twist` makes of it, and takes up the rings. Returns whether there were any.
+    /// Offers what there is, the disk's own offer, and what `twist` makes of it, and takes up the rings. Returns whether
+    /// there were any.
     pub fn meet(
         &mut self,
         twist: impl FnOnce(&mut Self) -> anyhow::Result<()>,
@@ -155,6 +176,9 @@ impl Back {
         ] {
             self.write(key, value)?;
         }
+        for (key, value) in &self.disk.offer {
+            self.write(key, value)?;
+        }
         twist(self)?;
         self.write_state(State::InitWait)?;
         let state = self.await_peer(|state| !matches!(state, State::Initialising))?;
@@ -164,10 +188,13 @@ impl Back {
         // Its own keys are nonsense perhaps; the frontend's are not.
         let offered = BackendFeatures { max_queues: 64, ..BackendFeatures::default() };
         let connection = Connection::read(&mut self.store.device(&self.peer.path), &offered)?;
+        let offers = self.store.try_read(&format!("{}/feature-persistent", self.path))?;
+        self.persistent = connection.settings().persistent && offers.as_deref() == Some(b"1");
         let queue = connection.queues().first().context("a queue")?;
+        let frontend = self.disk.frontend;
         self.served = Some(Served {
-            ring: self.client.map(self.frontend, queue.refs(), Access::ReadWrite)?,
-            channel: self.client.bind_interdomain(self.frontend, queue.port)?,
+            ring: self.client.map(frontend, queue.refs(), Access::ReadWrite)?,
+            channel: self.client.bind_interdomain(frontend, queue.port)?,
             consumed: 0,
             produced: 0,
         });
@@ -220,7 +247,7 @@ impl Back {
 
     /// Maps a page of the frontend.
     pub fn map(&self, gref: u32) -> anyhow::Result<Mapping> {
-        Ok(self.client.map(self.frontend, &[GrantRef(gref)], Access::ReadOnly)?)
+        Ok(self.client.map(self.disk.frontend, &[GrantRef(gref)], Access::ReadOnly)?)
     }
 
     /// Closes the connection as a backend does that comes back, `at_once` or step by step, and waits until the frontend

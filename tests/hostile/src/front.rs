@@ -5,17 +5,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use hypervisor_client::store::Store;
 use hypervisor_client::{Access, Client, EventChannel, Grant};
 use ring_proto::blkif::{Abi, RawRequest, RawRequest32, RawResponse, RawResponse32, RawSegment};
 use ring_proto::ring::header;
 use ring_proto::shared::{SharedMemory, Wire};
-use ring_proto::xen::DomId;
+use ring_proto::xen::{DomId, GrantRef};
 use ring_proto::xenbus::vbd::{BackendFeatures, Connection, FrontendSettings, Geometry, Queue};
 use ring_proto::xenbus::{End, Frontend, FrontendWork, State};
 
+use crate::back::legal;
 use crate::peer::{LOOK, PATIENCE, Peer};
+use crate::rules::{Must, Rules};
 
 /// Slots of a ring of one page.
 pub const SLOTS: u32 = 32;
@@ -51,6 +53,8 @@ pub struct Shared {
     pub geometry: Geometry,
     /// What the backend offers.
     pub offered: BackendFeatures,
+    /// Requests whose answers are judged, and how.
+    asked: Vec<(RawRequest, Must)>,
 }
 
 impl Front {
@@ -118,6 +122,7 @@ impl Front {
             produced: 0,
             geometry: Geometry::new(0),
             offered,
+            asked: Vec::new(),
         };
         shared.ring.store(header::RSP_EVENT, 1);
         let queue = Queue::new(shared.ring.refs(), shared.channel.port()).context("one page")?;
@@ -164,12 +169,14 @@ impl Front {
         self.peer.wait(&self.store, right)
     }
 
-    /// Waits until all requests are answered or the backend ended the connection. Returns what came of it.
+    /// Waits until all requests are answered or the backend ended the connection. Returns what came of it. An answer that
+    /// is not right is an error.
     pub fn outcome(&self) -> anyhow::Result<Outcome> {
         let Some(shared) = &self.shared else { return Ok(Outcome::Closed) };
         let end = Instant::now() + PATIENCE;
         loop {
             if shared.answered() == shared.produced {
+                shared.judge()?;
                 return Ok(Outcome::Answered);
             }
             if self.peer.state(&self.store)? != State::Connected {
@@ -180,6 +187,13 @@ impl Front {
             }
             shared.channel.wait(Some(Duration::from_millis(20)))?;
         }
+    }
+
+    /// The same of a ring that is in order, whatever the requests in it are: a backend answers each, and goes on.
+    pub fn answers(&self) -> anyhow::Result<Outcome> {
+        let outcome = self.outcome()?;
+        ensure!(outcome != Outcome::Closed, "the backend has ended the connection");
+        Ok(outcome)
     }
 }
 
@@ -198,6 +212,32 @@ pub enum Outcome {
 }
 
 impl Shared {
+    /// Writes a request, whose answer is judged when all are answered. No more of them than there are slots.
+    pub fn ask(&mut self, request: &RawRequest) {
+        let granted = self.data.as_ref().map(Grant::refs).unwrap_or_default();
+        let rules = Rules { geometry: &self.geometry, offered: &self.offered, granted };
+        self.asked.push((*request, rules.must(request)));
+        self.put(request);
+    }
+
+    /// Whether each request that was asked has one answer, and a right one.
+    fn judge(&self) -> anyhow::Result<()> {
+        let answers =
+            (self.produced.saturating_sub(SLOTS)..self.produced).map(|at| self.answer(at));
+        let answers: Vec<_> = answers.collect();
+        for (request, must) in &self.asked {
+            let mut found = answers.iter().filter(|answer| answer.id == request.id);
+            let (Some(answer), None) = (found.next(), found.next()) else {
+                bail!("not one answer to {request:?}");
+            };
+            ensure!(
+                answer.operation == legal(request).operation && must.allows(answer.status),
+                "{request:?}, which must be answered by {must:?}, has {answer:?}"
+            );
+        }
+        Ok(())
+    }
+
     /// Writes a slot at the producer's place, and moves that on. The backend sees it after [`ring`](Self::ring).
     pub fn put<T: Wire>(&mut self, slot: &T) {
         let at = header::LEN + (self.produced % SLOTS) as usize * size_of::<RawRequest>();
@@ -250,6 +290,11 @@ impl Shared {
     pub fn gref(&self, page: usize) -> u32 {
         let refs = self.data.as_ref().map(Grant::refs).unwrap_or_default();
         refs.get(page % DATA_PAGES).map_or(u32::MAX, |gref| gref.0)
+    }
+
+    /// Whether this is a reference of the ring.
+    pub fn is_ring(&self, gref: u32) -> bool {
+        self.ring.refs().contains(&GrantRef(gref))
     }
 
     /// A legal segment of a whole page.

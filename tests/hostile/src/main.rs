@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Parser;
 use hostile::attacks::{ATTACKS, probe};
-use hostile::back::Back;
+use hostile::back::{Back, Disk};
 use hostile::front::{Front, Outcome};
 use hostile::honest::Honest;
 use hostile::lies::LIES;
@@ -32,9 +32,15 @@ struct Arguments {
     /// As a backend: break no rule, and print what is asked for, until the disk's state is set to 5 as a toolstack does
     #[arg(long, requires = "frontend", conflicts_with_all = ["attack", "list"])]
     honest: bool,
-    /// What an honest backend writes besides into its directory: `discard-secure=1`
-    #[arg(long, value_name = "KEY=VALUE", requires = "honest", value_parser = key_and_value)]
+    /// What a backend offers beside what each one here does, or instead: `feature-persistent=1`
+    #[arg(long, value_name = "KEY=VALUE", requires = "frontend", value_parser = key_and_value)]
     offer: Vec<(String, String)>,
+    /// What stands besides in the frontend's directory of a backend's disk: `trusted=0`
+    #[arg(long, value_name = "KEY=VALUE", requires = "frontend", value_parser = key_and_value)]
+    front: Vec<(String, String)>,
+    /// A sector of an honest backend's disk that is bad: requests that reach it fail
+    #[arg(long, value_name = "SECTOR", requires = "honest")]
+    fail: Option<u64>,
     /// Number of the disk: 51712 is xvda. A backend that breaks rules makes four disks in turn, beginning
     /// with this one
     #[arg(long, default_value_t = 51712)]
@@ -74,10 +80,14 @@ fn main() -> anyhow::Result<()> {
     let client = hypervisor_client::connect(&arguments.hypervisor, options)?;
     match arguments.frontend {
         None => be_frontend(&arguments, client),
-        Some(frontend) if arguments.honest => {
-            Honest::plug(client, DomId(frontend), arguments.device, &arguments.offer)?.serve()
+        Some(frontend) => {
+            let disk = arguments.disk(DomId(frontend));
+            if arguments.honest {
+                Honest::plug(client, disk, arguments.fail)?.serve()
+            } else {
+                be_backend(&arguments, &client, &disk)
+            }
         }
-        Some(frontend) => be_backend(&arguments, &client, DomId(frontend)),
     }
 }
 
@@ -89,6 +99,12 @@ fn key_and_value(word: &str) -> anyhow::Result<(String, String)> {
 impl Arguments {
     fn wants(&self, name: &str) -> bool {
         self.attack.is_empty() || self.attack.iter().any(|attack| attack == name)
+    }
+
+    /// As a backend: its disk, or the first of them.
+    fn disk(&self, frontend: DomId) -> Disk {
+        let (offer, front) = (self.offer.clone(), self.front.clone());
+        Disk { frontend, device: self.device, offer, front }
     }
 
     fn seeds(&self) -> std::ops::Range<u64> {
@@ -111,17 +127,14 @@ fn be_frontend(arguments: &Arguments, client: Arc<dyn Client>) -> anyhow::Result
     Ok(())
 }
 
-fn be_backend(
-    arguments: &Arguments,
-    client: &Arc<dyn Client>,
-    frontend: DomId,
-) -> anyhow::Result<()> {
+fn be_backend(arguments: &Arguments, client: &Arc<dyn Client>, disk: &Disk) -> anyhow::Result<()> {
     // A disk that was taken away may still be on its way out in the guest, so the next one has another number.
-    let mut devices = (0..4).map(|turn| arguments.device + turn * 16).cycle();
+    let mut devices = (0..4).map(|turn| disk.device + turn * 16).cycle();
     for lie in LIES.iter().filter(|lie| arguments.wants(lie.name)) {
         for (seed, device) in arguments.seeds().zip(&mut devices) {
             let what = || format!("{} with seed {seed}", lie.name);
-            let mut back = Back::plug(client.clone(), frontend, device).with_context(what)?;
+            let disk = Disk { device, ..disk.clone() };
+            let mut back = Back::plug(client.clone(), disk).with_context(what)?;
             let outcome = lie.run(&mut back, &mut Random::new(seed));
             if let Ok(outcome) = &outcome {
                 println!("{}: {outcome:?}", what());

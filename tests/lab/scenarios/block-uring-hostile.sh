@@ -6,8 +6,9 @@
 # limit: 300
 # debug-kernel: yes
 # reports: block-uring-hostile-start
-# reports: block-uring-hostile-{garbage,ahead,behind,segments,sectors,grants,indirect,revoke,events,keys,hasty,rare,narrow,states}
-# reports: block-uring-hostile-log block-uring-hostile-closed block-uring-hostile-copies block-uring-hostile-good
+# reports: block-uring-hostile-{garbage,ahead,behind,segments,sectors,grants,indirect,revoke,events,keys,hasty,rare,narrow,write,states}
+# reports: block-uring-hostile-log block-uring-hostile-read-only block-uring-hostile-closed block-uring-hostile-copies
+# reports: block-uring-hostile-good
 # reports: block-uring-hostile-destroyed
 
 lines_of_bad() { grep -c "vbd $(domu_id bad)/" /run/uring.log || true; }
@@ -47,6 +48,21 @@ log() {
     grep "vbd $(domu_id bad)/" /run/uring.log
     [ $kernel -le 16 ] || fail "a frontend made $kernel lines of the kernel's log"
     [ "$lines" -ge 4 ] && [ "$lines" -le $((17 + SECONDS / 10)) ] || fail "a frontend made $lines lines of the log"
+}
+
+# Who writes to a disk that is only to be read is refused: `write` sees that in the answers, and here are the data.
+read_only() {
+    local before
+    must dd if=/dev/urandom of=/disks/known bs=1M count=1 status=none
+    before=$(md5sum </disks/known)
+    uring_attach bad xvdd /disks/known access=ro
+    domu_must bad 'hostile --device 51760 --attack write --count 1'
+    expect_eq "info" "$(xenstore-read "$(disk_back bad xvdd)/info")" 4
+    domu_must bad 'xenstore-write device/vbd/51760/state 6'
+    must await_value 15 "$(disk_back bad xvdd)/state" 6
+    disk_detach bad xvdd
+    expect_eq "the data" "$(md5sum </disks/known)" "$before"
+    rm /disks/known
 }
 
 # What was mapped is given back as soon as the frontend says that it is closed.
@@ -108,10 +124,11 @@ destroy_bad() {
 }
 
 check block-uring-hostile-start start
-for name in garbage ahead behind segments sectors grants indirect revoke events keys hasty rare narrow states; do
+for name in garbage ahead behind segments sectors grants indirect revoke events keys hasty rare narrow write states; do
     check "block-uring-hostile-$name" hostile_attack $name
 done
 check block-uring-hostile-log log
+check block-uring-hostile-read-only read_only
 check block-uring-hostile-closed closed
 check block-uring-hostile-copies copies
 check block-uring-hostile-good hostile_witness_ends 3

@@ -6,9 +6,10 @@
 # limit: 450
 # debug-kernel: yes
 # reports: module-blkback-hostile-start
-# reports: module-blkback-hostile-{garbage,ahead,behind,segments,sectors,grants,indirect,revoke,events,keys,hasty,rare,narrow,states}
+# reports: module-blkback-hostile-{garbage,ahead,behind,segments,sectors,grants,indirect,revoke,events,keys,hasty,rare,narrow,write,states}
 # reports: module-blkback-hostile-not-persistent module-blkback-hostile-storm module-blkback-hostile-cdrom
-# reports: module-blkback-hostile-log module-blkback-hostile-closed module-blkback-hostile-good
+# reports: module-blkback-hostile-log module-blkback-hostile-read-only module-blkback-hostile-closed
+# reports: module-blkback-hostile-good
 # reports: module-blkback-hostile-rings module-blkback-hostile-destroyed
 
 # Blocks of memory that are there from the start: what a disk takes later would look like a leak.
@@ -65,6 +66,20 @@ cdrom() {
     expect_eq "info of a CD" "$(xenstore-read "$(disk_back bad xvdc)/info")" 5
     bad_lets_go xvdc
     disk_remove cd
+}
+
+# Who writes to a disk that is only to be read is refused: `write` sees that in the answers, and here are the data. The
+# block device itself could be written.
+read_only() {
+    local before
+    must dd if=/dev/urandom of=/disks/known bs=1M count=1 status=none
+    before=$(md5sum </disks/known)
+    disk_offer bad xvdd "$(losetup --find --show /disks/known)" access=ro
+    domu_must bad 'hostile --device 51760 --attack write --count 1'
+    expect_eq "info" "$(xenstore-read "$(disk_back bad xvdd)/info")" 4
+    bad_lets_go xvdd
+    expect_eq "the data" "$(md5sum </disks/known)" "$before"
+    disk_remove known
 }
 
 # bad_lets_go VDEV: nobody is there to close the disk when `hostile` has ended.
@@ -163,7 +178,7 @@ destroy_bad() {
 no_device() { [ "$(ls -d /sys/bus/xen-backend/devices/vbd-* | wc -l)" = 1 ]; }
 
 check module-blkback-hostile-start start
-for name in garbage ahead behind segments sectors grants indirect revoke events keys hasty rare narrow; do
+for name in garbage ahead behind segments sectors grants indirect revoke events keys hasty rare narrow write; do
     check "module-blkback-hostile-$name" hostile_attack $name
 done
 check module-blkback-hostile-states states
@@ -171,6 +186,7 @@ check module-blkback-hostile-not-persistent not_persistent
 check module-blkback-hostile-storm storm
 check module-blkback-hostile-cdrom cdrom
 check module-blkback-hostile-log log
+check module-blkback-hostile-read-only read_only
 check module-blkback-hostile-closed closed
 check module-blkback-hostile-good hostile_witness_ends 3
 check module-blkback-hostile-rings rings

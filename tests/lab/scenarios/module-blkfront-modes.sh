@@ -3,14 +3,15 @@
 # themselves, pages in between for a backend that is not trusted; few and many segments, large rings, two queues, blocks
 # of 4 KiB, and a disk that is only read. The module is unloaded and loaded between them, and its disks come back. A
 # backend that tells what it is asked for shows how writes become durable and discards secure, what of a page that is not
-# written it can see, and what becomes of a disk's geometry.
+# written it can see, what becomes of a disk's geometry, and that what it fails has failed.
 #
-# limit: 400
+# limit: 460
 # reports: module-blkfront-modes-start module-blkfront-modes-persistent module-blkfront-modes-direct
 # reports: module-blkfront-modes-untrusted module-blkfront-modes-trusted-key module-blkfront-modes-few-segments
 # reports: module-blkfront-modes-large module-blkfront-modes-queues module-blkfront-modes-4kn
 # reports: module-blkfront-modes-read-only module-blkfront-modes-durable module-blkfront-modes-secure
-# reports: module-blkfront-modes-alone module-blkfront-modes-geometry module-blkfront-modes-end
+# reports: module-blkfront-modes-alone module-blkfront-modes-geometry module-blkfront-modes-errors
+# reports: module-blkfront-modes-end
 
 ours=/modules/causeway-blkfront.ko
 front=/sys/bus/xen/drivers/causeway-vbd
@@ -122,7 +123,7 @@ read_only() {
     disk_detach d1 xvdc
 }
 
-# told KEY=VALUE...: the disk xvdd of a backend that tells.
+# told KEY=VALUE... --OPTION=VALUE...: the disk xvdd of a backend that tells.
 told() {
     honest_start "$(domu_id d1)" xvdd "$@"
     domu_must d1 'for i in $(seq 50); do [ -b /dev/xvdd ] && exit 0; sleep 0.2; done; exit 1'
@@ -165,20 +166,33 @@ secure() {
     honest_end
 }
 
-# Eight writes of a sector each, whose data lie side by side in memory, and what a backend sees of the page of each.
+# A disk that is not trusted shows its backend nothing but what is written, whether the module's parameter says so or the
+# toolstack, and whether or not pages may stay mapped. One that is trusted saves that work: the look does find it there.
 alone() {
-    local writes='fio --name=s --filename=/dev/xvdd --direct=1 --ioengine=libaio --iodepth=8 --rw=write --bs=512'
-    writes+=' --size=4k --buffer_pattern=0x5a'
-    load feature_persistent=0
-    told
-    domu_must d1 "$writes" >/dev/null
-    [ "$(grep -c '^write .*, beside other data$' /run/honest.log)" -gt 0 ] || fail "they lay alone: $(cat /run/honest.log)"
-    honest_end
-    load feature_persistent=0 trusted=0
-    told
-    domu_must d1 "$writes" >/dev/null
+    load
+    seen_of_writes
+    [ "$beside" -gt 0 ] || fail "they lay alone: $(cat /run/honest.log)"
+    seen_of_writes feature-persistent=1
+    [ "$beside" -gt 0 ] || fail "they lay alone, on pages that were used: $(cat /run/honest.log)"
+    seen_of_writes --front=trusted=0
+    expect_eq "writes to a disk that is not trusted which show more" "$beside" 0
+    seen_of_writes --front=trusted=0 feature-persistent=1
+    expect_eq "such writes by pages that may stay mapped" "$beside" 0
+    load trusted=0
+    seen_of_writes
+    expect_eq "such writes by a module that trusts nobody" "$beside" 0
+}
+
+# seen_of_writes WORD...: of `told WORD...`, eight writes of a sector each, whose data lie side by side in memory, after as
+# many of a page each. `beside` is how many show the backend more than they write.
+seen_of_writes() {
+    local writes='fio --name=s --filename=/dev/xvdd --direct=1 --ioengine=libaio --iodepth=8 --rw=write'
+    told "$@"
+    domu_must d1 "$writes --bs=4k --size=32k --buffer_pattern=0xa5" >/dev/null
+    : >/run/honest.log
+    domu_must d1 "$writes --bs=512 --size=4k --buffer_pattern=0x5a" >/dev/null
     expect_eq "writes" "$(grep -c '^write ' /run/honest.log)" 8
-    expect_eq "writes that show more" "$(grep '^write .*,' /run/honest.log || true)" ""
+    beside=$(grep -c '^write .*, beside other data$' /run/honest.log || true)
     honest_end
 }
 
@@ -197,6 +211,40 @@ geometry() {
     expect_eq "most of a discard" "$(queue_of xvdd discard_max_bytes)" 0
     expect_eq "removable, read-only" "$(domu_run d1 'echo $(cat /sys/block/xvdd/removable /sys/block/xvdd/ro)')" "0 0"
     honest_end
+}
+
+# A disk with a bad sector: what reaches that fails, and is no data; what does not is none the worse, before and after.
+errors() {
+    local persistent round
+    load
+    for persistent in 0 1; do
+        told feature-persistent=$persistent feature-max-indirect-segments=32 --fail=1003
+        for round in 1 2; do
+            transfers 4k 124 126
+            : >/run/honest.log
+            domu_must d1 "! $(read_of 4k 125)"
+            expect_eq "what fails" "$(grep fails /run/honest.log)" "read 1000, fails"
+            # In a request of many pages, too.
+            domu_must d1 "! $(read_of 128k 3)"
+            transfers 128k 2 4
+            : >/run/honest.log
+            domu_must d1 "! $(write_to 4k 125)"
+            honest_asked "write 1000, fails"
+        done
+        honest_end
+    done
+}
+
+# read_of BYTES BLOCK, write_to BYTES BLOCK: the command for one block of so many bytes.
+read_of() { echo "dd if=/dev/xvdd of=/dev/null bs=$1 skip=$2 count=1 iflag=direct"; }
+
+write_to() { echo "dd if=/dev/zero of=/dev/xvdd bs=$1 seek=$2 count=1 oflag=direct"; }
+
+# transfers BYTES BLOCK...: each of these is written and read.
+transfers() {
+    local bytes=$1 block
+    shift
+    for block; do domu_must d1 "$(write_to "$bytes" "$block") && $(read_of "$bytes" "$block")"; done
 }
 
 end() {
@@ -220,4 +268,5 @@ check module-blkfront-modes-durable durable
 check module-blkfront-modes-secure secure
 check module-blkfront-modes-alone alone
 check module-blkfront-modes-geometry geometry
+check module-blkfront-modes-errors errors
 check module-blkfront-modes-end end

@@ -2,14 +2,18 @@
 # A disk of tests/hostile whose backend keeps the rules, can what no other disk of the lab can, and tells what it is
 # asked for.
 
-# honest_start DOMID VDEV [KEY=VALUE...]: makes it the disk of a domain, whose frontend is there. Its backend offers flush
-# and discard, and what the keys say. What it is asked for, a line each, is in /run/honest.log.
+# honest_start DOMID VDEV [KEY=VALUE...] [--OPTION=VALUE...]: makes it the disk of a domain, whose frontend is there. Its
+# backend offers flush and discard, and what the keys say; options are those of `hostile`, such as --front=trusted=0. What
+# it is asked for, a line each, is in /run/honest.log.
 honest_start() {
-    local id=$1 number
+    local id=$1 number word words=()
     number=$(disk_number "$2")
     shift 2
+    for word; do
+        case $word in --*) words+=("$word") ;; *) words+=("--offer=$word") ;; esac
+    done
     rm -f /run/honest.log
-    hostile --frontend "$id" --device "$number" --honest "${@/#/--offer=}" >>/run/honest.log 2>&1 8>&- &
+    hostile --frontend "$id" --device "$number" --honest "${words[@]}" >>/run/honest.log 2>&1 8>&- &
     echo $! >/run/honest.pid
     echo "/local/domain/0/backend/hostile/$id/$number" >/run/honest.path
     must await_value 20 "$(cat /run/honest.path)/state" 4
