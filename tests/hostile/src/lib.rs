@@ -5,7 +5,8 @@
 //!
 //! Each attack has a name and is made of a seed, so that what went wrong once can be done again. After each one on a
 //! backend ([`attacks`]) its disk has to serve a frontend that keeps the rules, and what it answers meanwhile is judged
-//! ([`rules`]); after each one on a frontend ([`lies`]) it has to use another disk. One backend is [`honest`]: it shows what a frontend asks for.
+//! ([`rules`]); after each one on a frontend ([`lies`]) it has to use another disk. One backend is [`honest`]: it shows what
+//! a frontend asks for.
 
 mod again;
 pub mod attacks;
