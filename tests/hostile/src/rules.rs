@@ -114,7 +114,7 @@ impl Rules<'_> {
 
     /// Whether so many sectors are whole blocks.
     fn is_whole(&self, sectors: u64) -> bool {
-        sectors % u64::from(self.geometry.sector_size / 512) == 0
+        sectors.is_multiple_of((self.geometry.sector_size / 512).into())
     }
 }
 
