@@ -40,9 +40,10 @@ const STEPS: &[Step] = &[
     ("tests", |_| command::run(cargo().args(["test", "--workspace", "--no-fail-fast"]))),
     ("models", |options| loom::run(options.loom_preemptions)),
     ("fuzz", |options| fuzz::run(options.fuzz_seconds, options.fuzz_target.as_deref())),
-    ("rust-1.85.1", |_| kernel_compiler()),
     ("demo", |_| command::run(cargo().args(["run", "--release", "--", "demo"]))),
     ("modules", |_| lab::modules()),
+    // The lab has it, so that it is not fetched.
+    ("rust-1.85.1", |_| kernel_compiler()),
     ("lab", |_| lab::test()),
 ];
 
