@@ -9,6 +9,7 @@ use anyhow::{Result, bail, ensure};
 use clap::Args;
 
 use crate::command::{self, cargo};
+use crate::versions::RUSTC;
 use crate::{debian13, fuzz, lab, loom, packages};
 
 /// Which tests to run, and for how long.
@@ -111,7 +112,7 @@ fn documentation() -> Result<()> {
 
 /// Compiles the protocol crate with the compiler that kernel modules are built with.
 fn kernel_compiler() -> Result<()> {
-    let out = command::workspace().join("target/rust-1.85.1");
+    let out = command::workspace().join(format!("target/rust-{RUSTC}"));
     std::fs::create_dir_all(&out)?;
     let mut rustc: Command = debian13::rustc()?;
     rustc.args([
@@ -128,4 +129,15 @@ fn kernel_compiler() -> Result<()> {
         .args(["-C", "opt-level=2", "-C", "panic=abort", "--emit", "metadata,obj", "--out-dir"])
         .arg(out);
     command::run(rustc.arg("ring-proto/src/lib.rs"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_has_the_name_of_the_kernels_compiler() {
+        let name = format!("rust-{RUSTC}");
+        assert!(STEPS.iter().any(|(step, _)| *step == name), "no step {name}");
+    }
 }
