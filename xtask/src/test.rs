@@ -2,6 +2,7 @@
 
 //! `cargo xtask test`: every proof of the project, one step after the other.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -28,12 +29,15 @@ pub struct Options {
     loom_preemptions: Option<usize>,
 }
 
+/// The language of modules: the kernel's build says so.
+const KERNEL_EDITION: &str = "2021";
+
 /// A step: its name and what it does.
 type Step = (&'static str, fn(&Options) -> Result<()>);
 
 const STEPS: &[Step] = &[
     ("packages", |_| packages::ensure()),
-    ("format", |_| in_both_workspaces(&["fmt", "--all"], &["--check"])),
+    ("format", |_| format()),
     ("lints", |_| {
         in_both_workspaces(&["clippy", "--workspace", "--all-targets"], &["--", "-D", "warnings"])
     }),
@@ -91,6 +95,21 @@ fn in_both_workspaces(command: &[&str], rest: &[&str]) -> Result<()> {
     command::run(cargo().args(command).args(fuzz).args(rest))
 }
 
+/// Looks at the workspaces and at the crates of kernel modules, which cargo does not know: each is its `lib.rs` with what
+/// follows from it.
+fn format() -> Result<()> {
+    in_both_workspaces(&["fmt", "--all"], &["--check"])?;
+    let mut rustfmt = Command::new("rustfmt");
+    rustfmt.args(["--check", "--edition", KERNEL_EDITION, "frontends/blkfront/lib.rs"]);
+    for folder in Path::new("linux-modules").read_dir()? {
+        let root = folder?.path().join("lib.rs");
+        if root.exists() {
+            rustfmt.arg(root);
+        }
+    }
+    command::run(&mut rustfmt)
+}
+
 fn documentation() -> Result<()> {
     let mut doc = cargo();
     doc.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links").args([
@@ -117,7 +136,7 @@ fn kernel_compiler() -> Result<()> {
     let mut rustc: Command = debian13::rustc()?;
     rustc.args([
         "--edition",
-        "2021",
+        KERNEL_EDITION,
         "--crate-type",
         "lib",
         "--crate-name",
