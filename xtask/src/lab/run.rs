@@ -9,7 +9,7 @@ use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Args;
 
 use super::{
@@ -30,7 +30,7 @@ const CHECKS: u64 = 6;
 /// Which scenarios to run.
 #[derive(Args)]
 pub struct Options {
-    /// Only those whose name begins with this.
+    /// Only those whose name begins with this or, if there are none, that have a check whose name does
     filter: Option<String>,
     /// How many machines run at a time.
     #[arg(long, default_value_t = 2)]
@@ -68,8 +68,7 @@ pub fn run(options: &Options) -> Result<bool> {
     let here = command::workspace().join("tests/lab");
     let mut scenarios = Scenario::all(&here.join("scenarios"))?;
     if let Some(filter) = &options.filter {
-        scenarios.retain(|scenario| scenario.name.starts_with(filter));
-        ensure!(!scenarios.is_empty(), "no scenario begins with `{filter}`");
+        scenarios = Scenario::choose(scenarios, filter)?;
     } else if options.debug_kernel {
         scenarios.retain(|scenario| scenario.debug_kernel);
     }
