@@ -133,8 +133,7 @@ impl Connected {
     ) -> Result<Running, Failure> {
         let device = &owner.device;
         let failed = |what| move |error| Failure::Own(Fault::Queue(number, what, error));
-        let pages =
-            MappedRing::new(device, queue.refs()).map_err(failed("mapping the ring"))?;
+        let pages = MappedRing::new(device, queue.refs()).map_err(failed("mapping the ring"))?;
         let ring = BackRing::attach(pages, connection.settings().abi, MAX_INDIRECT)
             .map_err(|error| Failure::Own(Fault::Ring(number, error)))?;
         let parker = Arc::new(Parker::new(), GFP_KERNEL)?;

@@ -2,11 +2,11 @@
 
 //! What the bus calls.
 
+use kernel::device::Core;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use ring_proto::xenbus::{End, State};
 use xen::xenbus::{self, Device, Next, Watch};
-use kernel::device::Core;
 
 use crate::vbd::{OwnDirectory, Vbd};
 

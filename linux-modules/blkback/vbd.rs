@@ -478,8 +478,7 @@ impl Vbd {
     fn start(self: &Arc<Self>, control: &mut Control) -> Result<(), Failure> {
         let Some(serving) = &mut control.serving else { return Ok(()) };
         let device = &serving.disk.device;
-        serving.geometry.sectors =
-            whole_blocks(device.sectors(), serving.geometry.sector_size);
+        serving.geometry.sectors = whole_blocks(device.sectors(), serving.geometry.sector_size);
         // What was written through this domain's page cache before is on the disk afterwards.
         device.sync_and_invalidate()?;
         control.connected.start(self, serving)?;
@@ -504,8 +503,7 @@ impl Vbd {
     fn check_size(&self, control: &mut Control) {
         let state = control.handshake.state();
         let Some(serving) = &mut control.serving else { return };
-        let sectors =
-            whole_blocks(serving.disk.device.sectors(), serving.geometry.sector_size);
+        let sectors = whole_blocks(serving.disk.device.sectors(), serving.geometry.sector_size);
         if sectors == serving.geometry.sectors || state != State::Connected {
             return;
         }

@@ -36,7 +36,12 @@ impl<T: Owner> Finished<T> {
         loop {
             // SAFETY: The bio is ours until the exchange below has put it into the list.
             unsafe { *(*bio).next.get() = newest };
-            match self.newest.compare_exchange_weak(newest, bio, Ordering::SeqCst, Ordering::Relaxed) {
+            match self.newest.compare_exchange_weak(
+                newest,
+                bio,
+                Ordering::SeqCst,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => return newest.is_null(),
                 Err(now) => newest = now,
             }

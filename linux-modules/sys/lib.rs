@@ -4,7 +4,13 @@
 //!
 //! Nothing here is safe to call; [`xen`](../xen) and [`block`](../block) make it so.
 #![allow(missing_docs, non_camel_case_types, non_snake_case, non_upper_case_globals)]
-#![allow(improper_ctypes, clippy::all, clippy::undocumented_unsafe_blocks, unsafe_op_in_unsafe_fn, unreachable_pub)]
+#![allow(
+    improper_ctypes,
+    clippy::all,
+    clippy::undocumented_unsafe_blocks,
+    unsafe_op_in_unsafe_fn,
+    unreachable_pub
+)]
 
 mod generated {
     #[allow(unused_imports)]

@@ -50,7 +50,8 @@ impl WorkQueue {
         if queue.is_null() {
             return Err(ENOMEM);
         }
-        if self.0.compare_exchange(null_mut(), queue, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        if self.0.compare_exchange(null_mut(), queue, Ordering::AcqRel, Ordering::Relaxed).is_err()
+        {
             // SAFETY: It was made above, and nobody knows it.
             unsafe { bindings::destroy_workqueue(queue) };
             return Err(EBUSY);

@@ -2,6 +2,7 @@
 
 //! `cargo xtask test`: every proof of the project, one step after the other.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -9,6 +10,7 @@ use anyhow::{Result, bail, ensure};
 use clap::Args;
 
 use crate::command::{self, cargo};
+use crate::versions::RUSTC;
 use crate::{debian13, fuzz, lab, loom, packages};
 
 /// Which tests to run, and for how long.
@@ -27,12 +29,15 @@ pub struct Options {
     loom_preemptions: Option<usize>,
 }
 
+/// The language of modules: the kernel's build says so.
+const KERNEL_EDITION: &str = "2021";
+
 /// A step: its name and what it does.
 type Step = (&'static str, fn(&Options) -> Result<()>);
 
 const STEPS: &[Step] = &[
     ("packages", |_| packages::ensure()),
-    ("format", |_| in_both_workspaces(&["fmt", "--all"], &["--check"])),
+    ("format", |_| format()),
     ("lints", |_| {
         in_both_workspaces(&["clippy", "--workspace", "--all-targets"], &["--", "-D", "warnings"])
     }),
@@ -40,9 +45,10 @@ const STEPS: &[Step] = &[
     ("tests", |_| command::run(cargo().args(["test", "--workspace", "--no-fail-fast"]))),
     ("models", |options| loom::run(options.loom_preemptions)),
     ("fuzz", |options| fuzz::run(options.fuzz_seconds, options.fuzz_target.as_deref())),
-    ("rust-1.85.1", |_| kernel_compiler()),
     ("demo", |_| command::run(cargo().args(["run", "--release", "--", "demo"]))),
     ("modules", |_| lab::modules()),
+    // The lab has it, so that it is not fetched.
+    ("rust-1.85.1", |_| kernel_compiler()),
     ("lab", |_| lab::test()),
 ];
 
@@ -89,6 +95,21 @@ fn in_both_workspaces(command: &[&str], rest: &[&str]) -> Result<()> {
     command::run(cargo().args(command).args(fuzz).args(rest))
 }
 
+/// Looks at the workspaces and at the crates of kernel modules, which cargo does not know: each is its `lib.rs` with what
+/// follows from it.
+fn format() -> Result<()> {
+    in_both_workspaces(&["fmt", "--all"], &["--check"])?;
+    let mut rustfmt = Command::new("rustfmt");
+    rustfmt.args(["--check", "--edition", KERNEL_EDITION, "frontends/blkfront/lib.rs"]);
+    for folder in Path::new("linux-modules").read_dir()? {
+        let root = folder?.path().join("lib.rs");
+        if root.exists() {
+            rustfmt.arg(root);
+        }
+    }
+    command::run(&mut rustfmt)
+}
+
 fn documentation() -> Result<()> {
     let mut doc = cargo();
     doc.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links").args([
@@ -110,12 +131,12 @@ fn documentation() -> Result<()> {
 
 /// Compiles the protocol crate with the compiler that kernel modules are built with.
 fn kernel_compiler() -> Result<()> {
-    let out = command::workspace().join("target/rust-1.85.1");
+    let out = command::workspace().join(format!("target/rust-{RUSTC}"));
     std::fs::create_dir_all(&out)?;
     let mut rustc: Command = debian13::rustc()?;
     rustc.args([
         "--edition",
-        "2021",
+        KERNEL_EDITION,
         "--crate-type",
         "lib",
         "--crate-name",
@@ -127,4 +148,15 @@ fn kernel_compiler() -> Result<()> {
         .args(["-C", "opt-level=2", "-C", "panic=abort", "--emit", "metadata,obj", "--out-dir"])
         .arg(out);
     command::run(rustc.arg("ring-proto/src/lib.rs"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_has_the_name_of_the_kernels_compiler() {
+        let name = format!("rust-{RUSTC}");
+        assert!(STEPS.iter().any(|(step, _)| *step == name), "no step {name}");
+    }
 }

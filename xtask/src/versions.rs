@@ -72,3 +72,28 @@ pub const LAB_PACKAGES: &[&str] = &[
     "xen-utils-4.20",
     "xenstore-utils",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::workspace;
+
+    #[test]
+    fn what_cannot_ask_here_says_the_same() {
+        let (rust, _) = RUSTC.rsplit_once('.').unwrap();
+        for (file, text) in [
+            ("Cargo.toml", format!("\nrust-version = \"{RUSTC}\"\n")),
+            ("ring-proto/fuzz/Cargo.toml", format!("\nrust-version = \"{RUSTC}\"\n")),
+            ("Kbuild", format!("--rust-target {rust} ")),
+            ("docs/src/debian-13.md", format!("`rustc` {RUSTC} ")),
+        ] {
+            let its = std::fs::read_to_string(workspace().join(file)).unwrap();
+            assert!(its.contains(&text), "{file} does not say {text:?}");
+        }
+        for package in ["xen-hypervisor-{}-amd64", "xen-utils-{}"] {
+            let package = package.replace("{}", XEN);
+            assert!(LAB_PACKAGES.contains(&package.as_str()), "no {package}");
+        }
+        assert!(BUILD_PACKAGES.iter().any(|package| CC.ends_with(&format!("-{package}"))));
+    }
+}

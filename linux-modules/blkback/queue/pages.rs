@@ -340,7 +340,9 @@ impl MappedBatch<'_> {
                 return Some(Err(error.why));
             }
         };
-        let Some(table) = self.table.as_mut().filter(|_| keep) else { return Some(Ok((page, ONCE))) };
+        let Some(table) = self.table.as_mut().filter(|_| keep) else {
+            return Some(Ok((page, ONCE)));
+        };
         // The page itself is put there when its use ends.
         let Ok((number, evicted)) = table.insert(page.gref(), None, self.now) else {
             return Some(Ok((page, ONCE)));

@@ -212,7 +212,8 @@ impl Shared {
 
     /// Whether the queue is to keep no free pages at this tick. True once, however late, after it was told.
     pub(super) fn take_squeeze(&self, now: u64) -> bool {
-        let told = self.squeezed.load(Ordering::Relaxed) && self.squeezed.swap(false, Ordering::Acquire);
+        let told =
+            self.squeezed.load(Ordering::Relaxed) && self.squeezed.swap(false, Ordering::Acquire);
         told || now < self.squeeze_until.load(Ordering::Relaxed)
     }
 

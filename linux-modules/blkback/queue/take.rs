@@ -170,7 +170,11 @@ impl Queue {
     }
 
     /// Stages a request, if it is legal and may begin.
-    fn admit(&mut self, request: &Request, stopping: bool) -> core::result::Result<Verdict, Refusal> {
+    fn admit(
+        &mut self,
+        request: &Request,
+        stopping: bool,
+    ) -> core::result::Result<Verdict, Refusal> {
         let judged = match request {
             Request::Rw(rw) => match &rw.segments {
                 Segments::Direct(segments) => {
@@ -227,8 +231,7 @@ impl Queue {
         stopping: bool,
     ) -> core::result::Result<Verdict, Refusal> {
         let sectors = self.rules().check_rw(rw.op, rw.sector, segments)?;
-        let judged =
-            Judged { kind: Kind::of(request), sector: rw.sector, sectors: sectors.into() };
+        let judged = Judged { kind: Kind::of(request), sector: rw.sector, sectors: sectors.into() };
         let Some(mut bio) = self.room(&judged, segments.len(), stopping)? else {
             return Ok(Verdict::Waits);
         };

@@ -95,3 +95,18 @@ pub fn ensure(root: &Root, stock: &Kernel) -> Result<Kernel> {
     }
     Ok(kernel)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_tools_of_llvm_are_of_one_version() {
+        let suffix = versions::DEBUG_MAKE[0].strip_prefix("LLVM=").unwrap();
+        assert!(BUILD.contains(&format!(" llvm-strip{suffix} ")));
+        assert_eq!(versions::DEBUG_MAKE[1], format!("CC=clang{suffix}"));
+        for package in versions::DEBUG_PACKAGES {
+            assert!(package.ends_with(suffix), "{package}");
+        }
+    }
+}

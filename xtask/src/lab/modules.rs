@@ -176,7 +176,47 @@ fn panicking(listing: &str) -> BTreeSet<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    /// The values of a key of dkms.conf: one, or those of an array in their order.
+    fn values<'a>(conf: &'a str, key: &str) -> Vec<&'a str> {
+        let value = |line: &'a str| {
+            let (its, value) = line.split_once('=')?;
+            (its.split('[').next() == Some(key)).then(|| value.trim_matches('"'))
+        };
+        conf.lines().filter_map(value).collect()
+    }
+
+    #[test]
+    fn dkms_installs_what_is_built() {
+        let read = |name: &str| fs::read_to_string(command::workspace().join(name)).unwrap();
+        let (conf, kbuild, makefile) = (read("dkms.conf"), read("Kbuild"), read("Makefile"));
+        let objects = kbuild.lines().find_map(|line| line.strip_prefix("obj-m := ")).unwrap();
+        let modules: Vec<_> =
+            objects.split(' ').map(|object| object.strip_suffix(".o").unwrap()).collect();
+        assert_eq!(values(&conf, "BUILT_MODULE_NAME"), modules);
+        assert_eq!(values(&conf, "DEST_MODULE_LOCATION").len(), modules.len());
+        for location in values(&conf, "BUILT_MODULE_LOCATION") {
+            assert!(makefile.contains(&format!("\nMO ?= $(CURDIR)/{location}\n")), "{location}");
+        }
+        // That of the workspace.
+        assert_eq!(values(&conf, "PACKAGE_VERSION"), [env!("CARGO_PKG_VERSION")]);
+    }
+
+    #[test]
+    fn scripts_of_dkms_and_of_the_kit_can_be_started() {
+        let is_script = |word: &&str| word.ends_with(".sh");
+        let conf = fs::read_to_string(command::workspace().join("dkms.conf")).unwrap();
+        let named = values(&conf, "PRE_BUILD").concat();
+        let scripts: Vec<_> = named.split(' ').filter(is_script).collect();
+        assert_eq!(scripts, ["linux-modules/make-kit.sh"]);
+        for script in scripts.iter().chain(&["linux-modules/prepare-tree.sh"]) {
+            let file = fs::metadata(command::workspace().join(script)).unwrap();
+            assert_eq!(file.permissions().mode() & 0o111, 0o111, "{script}");
+        }
+    }
 
     #[test]
     fn a_call_of_a_panic_is_found_with_its_function() {

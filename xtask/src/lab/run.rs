@@ -9,7 +9,7 @@ use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Args;
 
 use super::{
@@ -30,7 +30,7 @@ const CHECKS: u64 = 6;
 /// Which scenarios to run.
 #[derive(Args)]
 pub struct Options {
-    /// Only those whose name begins with this.
+    /// Only those whose name begins with this or, if there are none, that have a check whose name does
     filter: Option<String>,
     /// How many machines run at a time.
     #[arg(long, default_value_t = 2)]
@@ -68,8 +68,7 @@ pub fn run(options: &Options) -> Result<bool> {
     let here = command::workspace().join("tests/lab");
     let mut scenarios = Scenario::all(&here.join("scenarios"))?;
     if let Some(filter) = &options.filter {
-        scenarios.retain(|scenario| scenario.name.starts_with(filter));
-        ensure!(!scenarios.is_empty(), "no scenario begins with `{filter}`");
+        scenarios = Scenario::choose(scenarios, filter)?;
     } else if options.debug_kernel {
         scenarios.retain(|scenario| scenario.debug_kernel);
     }
@@ -179,7 +178,8 @@ impl Run<'_> {
             String::from_utf8_lossy(&text).replace('\r', "")
         };
         // What Xen was asked for looks like its oopses.
-        let results = self.scenario.judge(&text(&serial, asked), &text(&report, None), &ended);
+        let story = text(&serial, asked);
+        let results = self.scenario.judge(&story, &text(&report, None), &ended);
         let seconds = start.elapsed().as_secs();
         for (name, why) in &results {
             let line = match why {
@@ -190,7 +190,15 @@ impl Run<'_> {
                 println!("{line}");
             }
         }
-        if results.iter().any(|(_, why)| why.is_some()) {
+        let failed: Vec<_> = results
+            .iter()
+            .filter_map(|(check, why)| why.as_ref().map(|_| check.as_str()))
+            .collect();
+        if !failed.is_empty() {
+            // Where the machine was asked, the end stands before the answers.
+            for line in tell(&story, &failed, asked.is_none()) {
+                println!("{name} | {}", line.trim_end());
+            }
             println!("     {name}: {seconds} s; logs: {} {}", serial.display(), report.display());
         } else {
             println!("     {name}: {seconds} s");
@@ -266,9 +274,62 @@ impl Run<'_> {
     }
 }
 
+/// Most lines of a story that are printed for a failure.
+const TOLD: usize = 40;
+
+/// The lines of a story that tell why these checks failed, for whoever has no more of a run than what it printed: the last
+/// of each check and, if one of them is not in it and `to_end` says so, the last of all.
+fn tell<'a>(story: &'a str, failed: &[&str], to_end: bool) -> Vec<&'a str> {
+    let lines: Vec<_> = story.lines().collect();
+    let last = |from: usize, to: usize| &lines[from.max(to.saturating_sub(TOLD))..to];
+    let begins = |text: String| lines.iter().position(|line| line.starts_with(&text));
+    let (mut told, mut all_there) = (Vec::new(), true);
+    for name in failed {
+        match (begins(format!("lab: ---- {name} ")), begins(format!("lab: FAIL {name}:"))) {
+            (Some(from), Some(to)) if from < to => told.extend(last(from, to + 1)),
+            _ => all_there = false,
+        }
+    }
+    if to_end && !all_there {
+        told.extend(last(0, lines.len()));
+    }
+    told
+}
+
 /// The lines of a report's first part that are complete and tell a result.
 fn results(report: &str) -> impl Iterator<Item = &str> {
     let first = report.split("\n== ").next().unwrap_or_default();
     let lines = first.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
     lines.map(str::trim_end).filter(|line| line.starts_with("PASS ") || line.starts_with("FAIL "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_with_its_own_part_of_the_story() {
+        let story = "boot\nlab: ---- block-a (1 s)\none\nlab: PASS block-a\n\
+                     lab: ---- block-a-b (2 s)\ntwo\nlab: FAIL block-a-b: line 3\n\
+                     lab: ---- block-c (3 s)\nthree\n";
+        let tell = |failed: &[&str], to_end| tell(story, failed, to_end);
+        let part = ["lab: ---- block-a-b (2 s)", "two", "lab: FAIL block-a-b: line 3"];
+        assert_eq!(tell(&["block-a-b"], true), part);
+        // Died in the next.
+        let whole: Vec<_> = story.lines().collect();
+        assert_eq!(tell(&["block-a-b", "block-c", "block"], true), [&part, &whole[..]].concat());
+        assert_eq!(tell(&["block-a-b", "block-c", "block"], false), part);
+    }
+
+    #[test]
+    fn of_a_long_story_the_end_is_told() {
+        let words: String = (0..100).map(|number| format!("{number}\n")).collect();
+        let story = format!("lab: ---- block-a (1 s)\n{words}lab: FAIL block-a: x\n{words}");
+        let told = |name| tell(&story, &[name], true);
+        assert_eq!(told("block-a").len(), TOLD);
+        assert_eq!(told("block-a")[TOLD - 2..], ["99", "lab: FAIL block-a: x"]);
+        assert_eq!(told("block-b").len(), TOLD);
+        assert_eq!(told("block-b")[TOLD - 2..], ["98", "99"]);
+        assert!(tell("", &["block-a"], true).is_empty());
+    }
 }

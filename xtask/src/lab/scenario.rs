@@ -52,6 +52,23 @@ impl Scenario {
             .collect()
     }
 
+    /// Those of `all` whose name begins with `filter`; if there are none, those with a check whose name does.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such check, either.
+    pub fn choose(all: Vec<Self>, filter: &str) -> Result<Vec<Self>> {
+        let named = |scenario: &Self| scenario.name.starts_with(filter);
+        let reports = |scenario: &Self| scenario.reports.iter().any(|it| it.starts_with(filter));
+        let any_named = all.iter().any(named);
+        let chosen: Vec<_> = all
+            .into_iter()
+            .filter(|scenario| if any_named { named(scenario) } else { reports(scenario) })
+            .collect();
+        ensure!(!chosen.is_empty(), "no scenario and no check begins with `{filter}`");
+        Ok(chosen)
+    }
+
     fn parse(name: &str, text: &str) -> Result<Self> {
         let mut scenario = Self {
             name: name.to_owned(),
@@ -306,6 +323,32 @@ mod tests {
             }
         }
         assert!(named > 10, "the guide names {named} checks");
+    }
+
+    #[test]
+    fn a_scenario_is_chosen_by_its_name_or_by_a_check() {
+        let chosen = |filter: &str| {
+            let all = [
+                ("module-blkback", "attach in-flight detach"),
+                ("module-blkback-hostile", "attach"),
+                ("module-blkfront", "attach in-order"),
+            ]
+            .map(|(name, checks)| {
+                let reports = checks.replace(' ', &format!(" {name}-"));
+                Scenario::parse(name, &format!("# reports: {name}-{reports}\n")).unwrap()
+            });
+            let chosen = Scenario::choose(all.into(), filter).map_err(|why| why.to_string())?;
+            Ok::<_, String>(Vec::from_iter(chosen.into_iter().map(|scenario| scenario.name)))
+        };
+        // As before there were checks to choose by.
+        assert_eq!(chosen("module-blkback").unwrap(), ["module-blkback", "module-blkback-hostile"]);
+        assert_eq!(chosen("module-blkback-h").unwrap(), ["module-blkback-hostile"]);
+        assert_eq!(chosen("module-").unwrap().len(), 3);
+        // By a check, by its beginning, and not by one that only has it somewhere.
+        assert_eq!(chosen("module-blkback-attach").unwrap(), ["module-blkback"]);
+        assert_eq!(chosen("module-blkback-hostile-at").unwrap(), ["module-blkback-hostile"]);
+        assert_eq!(chosen("module-blkfront-in-").unwrap(), ["module-blkfront"]);
+        assert!(chosen("attach").unwrap_err().contains("begins with `attach`"));
     }
 
     #[test]
