@@ -22,10 +22,11 @@ honest_start() {
 
 # honest_asked LINE...: what it was asked for since it was last looked at, other than to read, is this.
 honest_asked() {
-    local asked
+    local asked wanted
     asked=$(grep -v '^read ' /run/honest.log || true)
     : >/run/honest.log
-    expect_eq "what the backend was asked for" "${asked//$'\n'/, }" "$(IFS=,; echo "$*" | sed 's/,/, /g')"
+    wanted=$(printf '%s\n' "$@")
+    expect_eq "what the backend was asked for" "${asked//$'\n'/; }" "${wanted//$'\n'/; }"
 }
 
 # honest_end: takes the disk away, in the check that began it.
