@@ -82,7 +82,7 @@ mod tests {
     fn what_cannot_ask_here_says_the_same() {
         let (rust, _) = RUSTC.rsplit_once('.').unwrap();
         for (file, text) in [
-            ("Cargo.toml", format!("\nrust-version = \"{RUSTC}\"\n")),
+            ("ring-proto/Cargo.toml", format!("\nrust-version = \"{RUSTC}\"\n")),
             ("ring-proto/fuzz/Cargo.toml", format!("\nrust-version = \"{RUSTC}\"\n")),
             ("Kbuild", format!("--rust-target {rust} ")),
             ("docs/src/debian-13.md", format!("`rustc` {RUSTC} ")),
