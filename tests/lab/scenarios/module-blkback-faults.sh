@@ -38,6 +38,7 @@ start() {
     must insmod /modules/causeway-blkback.ko
     domu_start d1 xen-blkfront
     domu_start d2 xen-blkfront
+    mapped_pages >/run/lab/mapped
     disk_attach d2 xvdb "$(disk_make other 16)"
     disk_attach d1 xvda "$(disk_make one 64)"
     must await_value 15 "$(disk_front d1 xvda)/state" 4
@@ -173,6 +174,7 @@ destroy() {
         busy d1
         id=$(domu_id d1)
         within 10 keeps_grants "$id"
+        more_mapped 100 || fail "$(mapped_pages) pages are mapped, and there were $(cat /run/lab/mapped)"
         domu_stop d1
         within 10 no_thread_of_d1
         no_domain_lingers
@@ -187,6 +189,13 @@ destroy() {
     other_works
 }
 
+# more_mapped COUNT: whether this domain has so many more pages of others mapped than before there was a disk.
+more_mapped() {
+    local before
+    before=$(cat /run/lab/mapped)
+    [ "$before" = unknown ] || [ "$(mapped_pages)" -ge $((before + $1)) ]
+}
+
 # keeps_grants ID: whether many of its grants are mapped.
 keeps_grants() { [ "$(cat "/sys/bus/xen-backend/devices/vbd-$1-51712/statistics/persistent_grants")" -gt 100 ]; }
 
@@ -199,6 +208,9 @@ again() {
 no_thread_of_d1() { [ "$(devices | wc -l)" = 1 ]; }
 
 end() {
+    disk_detach d2 xvdb
+    echo "$(cat /run/lab/mapped) pages of others were mapped before there was a disk, now $(mapped_pages)"
+    if [ "$(cat /run/lab/mapped)" != unknown ] && more_mapped 1; then fail "pages stay mapped, or are lost"; fi
     domu_stop d2
     within 10 no_device
     let_go other

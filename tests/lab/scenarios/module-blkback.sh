@@ -3,7 +3,7 @@
 #
 # limit: 600
 # reports: module-blkback-attach module-blkback-verify module-blkback-flush module-blkback-discard module-blkback-secure
-# reports: module-blkback-errors module-blkback-order module-blkback-statistics module-blkback-unused module-blkback-resize
+# reports: module-blkback-errors module-blkback-unopened module-blkback-order module-blkback-statistics module-blkback-unused module-blkback-resize
 # reports: module-blkback-limits module-blkback-bursts module-blkback-batched module-blkback-reattach module-blkback-script
 # reports: module-blkback-create module-blkback-read-only module-blkback-4kn module-blkback-indirect
 # reports: module-blkback-not-persistent module-blkback-ring-order module-blkback-queues
@@ -91,6 +91,22 @@ errors() {
     disk_detach d1 xvdb
     must dmsetup remove --noudevsync --noudevrules half
     disk_remove half
+}
+
+# A block device that is none: both ends close, the reason stands in xenstore, and the next disk may come.
+unopened() {
+    local error
+    error=/local/domain/0/error/backend/vbd/$(domu_id d1)/51728/error
+    mknod /dev/nothing b 42 7
+    disk_offer d1 xvdb /dev/nothing
+    must await_value 10 "$(disk_back d1 xvdb)/state" 6
+    expect_eq "the reason" "$(xenstore-read "$error")" "6 opening block device 2a:7: error -6"
+    disk_detach d1 xvdb
+    rm /dev/nothing
+    disk_attach d1 xvdb "$(disk_make next 8)"
+    domu_must d1 'dd if=/dev/xvdb of=/dev/null bs=4k count=1 iflag=direct'
+    disk_detach d1 xvdb
+    disk_remove next
 }
 
 # fails COMMAND: it does in d1, by an error of the disk.
@@ -447,6 +463,7 @@ check module-blkback-flush flush
 check module-blkback-discard discard
 check module-blkback-secure secure
 check module-blkback-errors errors
+check module-blkback-unopened unopened
 check module-blkback-order order
 check module-blkback-statistics statistics
 check module-blkback-unused unused

@@ -20,18 +20,9 @@ front=/sys/bus/xen/drivers/causeway-vbd
 # How many grants the DomU's kernel has given out: it counts those that are free, of all in its table. The debug kernel
 # shows its memory to nobody, so there it is not known.
 grants() {
-    domu_must d1 '[ -e /proc/kcore ] || { echo unknown; exit; }
-        word() {
-            local address=$((16#$(sed -n "s/^\([0-9a-f]*\) [a-zA-Z] $1$/\1/p" /proc/kallsyms))) i offset start size
-            for ((i = 0; i < $(od -An -tu2 -j56 -N2 /proc/kcore); i++)); do
-                read -r offset start _ _ size < <(od -An -v -w40 -td8 -j$((64 + 56 * i + 8)) -N40 /proc/kcore)
-                if ((address >= start && address < start + size)); then
-                    dd if=/proc/kcore bs=4 count=1 iflag=skip_bytes skip=$((offset + address - start)) 2>/dev/null | od -An -td4
-                    return
-                fi
-            done
-        }
-        echo $(($(word nr_grant_frames) * 512 - $(word gnttab_free_count)))'
+    domu_must d1 "[ -e /proc/kcore ] || { echo unknown; exit; }
+        $(declare -f kernel_word)
+        echo \$((\$(kernel_word nr_grant_frames) * 512 - \$(kernel_word gnttab_free_count)))"
 }
 
 log_lines() { domu_must d1 'dmesg | wc -l'; }

@@ -305,6 +305,8 @@ mod tests {
 
     #[test]
     fn every_check_that_the_guide_names_is_there() {
+        const BEGINNINGS: [&str; 5] =
+            ["module-blk", "module-pvh", "module-selftest", "block-uring", "block-matrix"];
         let workspace = crate::command::workspace();
         let scenarios = Scenario::all(&workspace.join("tests/lab/scenarios")).unwrap();
         let is_there = |name: &str| {
@@ -317,7 +319,7 @@ mod tests {
             let page = page.unwrap().path();
             let text = std::fs::read_to_string(&page).unwrap();
             let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
-            for word in words.filter(|word| word.starts_with("module-blk")) {
+            for word in words.filter(|word| BEGINNINGS.iter().any(|it| word.starts_with(it))) {
                 assert!(is_there(word), "{}: there is no check {word}", page.display());
                 named += 1;
             }

@@ -27,3 +27,26 @@ grants_of() {
     # A line for each that is, below the headline of the domain that granted.
     xl dmesg | tr -d '\r' | sed -n "/grant-table for remote d$1 /,/localdom/p" | { grep -c '\[0x' || true; }
 }
+
+# mapped_pages: how many pages of Dom0 stand for pages of other domains: all that Linux has made for that, without those
+# that are free. The debug kernel shows its memory to nobody, so there it is not known.
+mapped_pages() {
+    local range pages=0
+    [ -e /proc/kcore ] || { echo unknown; return; }
+    while read -r range; do
+        pages=$((pages + (16#${range#*-} - 16#${range%-*} + 1) / 4096))
+    done < <(sed -n 's/^ *\([0-9a-f]*-[0-9a-f]*\) : Xen scratch$/\1/p' /proc/iomem)
+    echo $((pages - $(kernel_word list_count)))
+}
+
+# kernel_word NAME: what a variable of 32 bits of the running kernel is now. It can be sent to a DomU as it is.
+kernel_word() {
+    local address=$((16#$(sed -n "s/^\([0-9a-f]*\) [a-zA-Z] $1$/\1/p" /proc/kallsyms))) i offset start size
+    for ((i = 0; i < $(od -An -tu2 -j56 -N2 /proc/kcore); i++)); do
+        read -r offset start _ _ size < <(od -An -v -w40 -td8 -j$((64 + 56 * i + 8)) -N40 /proc/kcore)
+        if ((address >= start && address < start + size)); then
+            dd if=/proc/kcore bs=4 count=1 iflag=skip_bytes skip=$((offset + address - start)) 2>/dev/null | od -An -td4
+            return
+        fi
+    done
+}
