@@ -62,6 +62,14 @@ frozen() {
     domu_must d1 "read -r r w </sys/block/$1/inflight; echo \$((r + w)); [ \$((r + w)) -ge 1 ]"
 }
 
+# hold: the disk of xvda holds on to what it was given, `count` requests.
+hold() {
+    in_flight xvda w
+    must dmsetup suspend --noflush --nolockfs one
+    sleep 0.2
+    count=$(frozen xvda)
+}
+
 # connected DISK: waits until both ends are.
 connected() {
     must await_value 20 "$(disk_back d1 "$1")/state" 4
@@ -96,10 +104,7 @@ restarts() {
 # The backend closes the connection amid writes, and connects again. The frontend has asked anew for `total` by now.
 closes() {
     local count
-    in_flight xvda w
-    must dmsetup suspend --noflush --nolockfs one
-    sleep 0.2
-    count=$(frozen xvda)
+    hold
     xenstore-write "$(disk_back d1 xvda)/state" 5
     sleep 0.2
     must dmsetup resume one
@@ -115,20 +120,18 @@ direct() { restarts feature_persistent=0; }
 # The driver lets go of a disk that holds on to what it was given, and takes the device again: it does not serve the rings
 # as long as that is so. Nor is it unloaded.
 held() {
-    local device unloading
+    local device unloading count
     device=vbd-$(domu_id d1)-51712
     load feature_persistent=1
     writes_begin xvda
-    in_flight xvda w
-    must dmsetup suspend --noflush --nolockfs one
+    hold
     echo "$device" >$back/unbind
     echo "$device" >$back/bind
     sleep 3
     must_fail grep '^queue' "/sys/kernel/debug/causeway-blkback/$device"
     must dmsetup resume one
     within 10 grep '^queue' "/sys/kernel/debug/causeway-blkback/$device"
-    in_flight xvda w
-    must dmsetup suspend --noflush --nolockfs one
+    hold
     echo "$device" >$back/unbind
     rmmod causeway_blkback &
     unloading=$!
@@ -223,10 +226,7 @@ saved() {
 
 saved_once() {
     local count
-    in_flight xvda w
-    must dmsetup suspend --noflush --nolockfs one
-    sleep 0.2
-    count=$(frozen xvda)
+    hold
     xl save d1 /disks/d1 &
     within 60 stopped d1
     must dmsetup resume one
