@@ -180,6 +180,8 @@ pub(crate) struct Engine {
     has_doorbell: bool,
     /// An operation is queued that somebody waits for.
     urgent: bool,
+    /// The kernel's flag that it has work for this thread was set, and there was none.
+    stale_flag: bool,
     /// Operations on memory of this process whose completions were not taken yet.
     outstanding: u64,
 }
@@ -217,6 +219,7 @@ impl Engine {
                 && probe.is_supported(opcode::WritevFixed::CODE),
             has_doorbell: files.doorbell.is_some(),
             urgent: false,
+            stale_flag: false,
             outstanding: 0,
         })
     }
@@ -480,16 +483,26 @@ impl Engine {
     /// system call.
     #[inline]
     pub(crate) fn ready(&mut self) -> bool {
-        !self.ring.completion().is_empty() || self.ring.submission().taskrun()
+        !self.ring.completion().is_empty() || self.has_work()
+    }
+
+    /// Whether the kernel has work that only this thread can do, and that may complete an operation. It queues the work
+    /// first and sets the flag then: if this thread is done with the work in between, the flag stays, until there is
+    /// other work. Who went by the flag alone would call the kernel again and again, and never sleep.
+    #[inline]
+    fn has_work(&mut self) -> bool {
+        !self.stale_flag && self.ring.submission().taskrun()
     }
 
     /// Submits all that is queued, and waits for a completion if `wait` says so, for at most `timeout`. One system
     /// call, or none when nothing is urgent. Returns whether there was one.
     pub(crate) fn enter(&mut self, wait: bool, timeout: Option<Duration>) -> io::Result<bool> {
-        if !wait && !self.urgent && !self.ring.submission().taskrun() {
+        if !wait && !self.urgent && !self.has_work() {
             return Ok(false);
         }
         self.urgent = false;
+        // What is done of the work in this call; without it the flag says nothing about it.
+        let works = wait || self.ring.submission().taskrun();
         let result = match timeout.filter(|_| wait) {
             Some(timeout) => {
                 let time = types::Timespec::from(timeout);
@@ -498,6 +511,8 @@ impl Engine {
             }
             None => self.ring.submit_and_wait(usize::from(wait)),
         };
+        self.stale_flag =
+            works && self.ring.completion().is_empty() && self.ring.submission().taskrun();
         match result {
             Ok(_) => Ok(true),
             // Time is over, a signal came, or completions have to be taken first.

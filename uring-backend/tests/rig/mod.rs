@@ -344,6 +344,8 @@ pub struct FrontQueue {
     pub ring: FrontRing<Grant>,
     pub channel: EventChannel,
     pub data: Grant,
+    /// Doorbells rung for requests.
+    pub rung: u64,
     descriptors: Grant,
     next_id: u64,
 }
@@ -355,6 +357,7 @@ impl FrontQueue {
             ring: FrontRing::new(grant(ring_pages), abi).unwrap(),
             channel: client.alloc_unbound(BACK).unwrap(),
             data: grant(DATA_PAGES),
+            rung: 0,
             descriptors: grant(1),
             next_id: 1,
         }
@@ -406,6 +409,7 @@ impl FrontQueue {
     /// Shows the backend what was pushed.
     pub fn publish(&mut self) {
         if self.ring.publish() {
+            self.rung += 1;
             self.channel.notify().unwrap();
         }
     }
