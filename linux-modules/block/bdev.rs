@@ -43,8 +43,6 @@ pub struct Limits {
     pub logical_block_size: u32,
     /// Bytes of a physical block.
     pub physical_block_size: u32,
-    /// Bits of an address or length in memory that have to be zero.
-    pub dma_alignment: u32,
     /// Most sectors of one discard; 0 when it has none.
     pub max_discard_sectors: u32,
     /// Bytes that are discarded together.
@@ -55,12 +53,6 @@ pub struct Limits {
     pub max_secure_erase_sectors: u32,
     /// It has a volatile write cache, and so flushes.
     pub write_cache: bool,
-    /// It writes through that cache when asked to (`REQ_FUA`).
-    pub fua: bool,
-    /// It refuses what would have to wait (`REQ_NOWAIT`).
-    pub nowait: bool,
-    /// It cannot be written.
-    pub read_only: bool,
     /// Its medium can be taken out.
     pub removable: bool,
     /// It is a CD-ROM drive.
@@ -131,15 +123,11 @@ impl BlockDevice {
         Limits {
             logical_block_size: limits.logical_block_size,
             physical_block_size: limits.physical_block_size,
-            dma_alignment: limits.dma_alignment,
             max_discard_sectors: limits.max_discard_sectors,
             discard_granularity: limits.discard_granularity,
             discard_alignment: limits.discard_alignment,
             max_secure_erase_sectors: limits.max_secure_erase_sectors,
             write_cache: limits.write_cache,
-            fua: limits.fua,
-            nowait: limits.nowait,
-            read_only: limits.read_only,
             removable: limits.removable,
             cdrom: limits.cdrom,
         }

@@ -79,8 +79,6 @@ pub const FUA: Hints = 1 << bindings::req_flag_bits___REQ_FUA;
 pub const SYNC: Hints = 1 << bindings::req_flag_bits___REQ_SYNC;
 /// More like it is to be expected soon.
 pub const IDLE: Hints = 1 << bindings::req_flag_bits___REQ_IDLE;
-/// Better refused ([`Status::is_again`]) than waited for.
-pub const NOWAIT: Hints = 1 << bindings::req_flag_bits___REQ_NOWAIT;
 
 /// How it went (`blk_status_t`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,11 +93,6 @@ impl Status {
     /// The device has no such operation.
     pub fn is_not_supported(self) -> bool {
         u32::from(self.0) == sys::causeway_blk_CAUSEWAY_BLK_STS_NOTSUPP
-    }
-
-    /// It would have had to wait, and [`NOWAIT`] was given.
-    pub fn is_again(self) -> bool {
-        u32::from(self.0) == sys::causeway_blk_CAUSEWAY_BLK_STS_AGAIN
     }
 
     /// As an error number of C.

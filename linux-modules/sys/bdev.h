@@ -11,22 +11,17 @@ enum causeway_blk {
 	CAUSEWAY_BLK_OPEN_WRITE = (__force unsigned int)BLK_OPEN_WRITE,
 	CAUSEWAY_BLK_STS_OK = (__force unsigned int)BLK_STS_OK,
 	CAUSEWAY_BLK_STS_NOTSUPP = (__force unsigned int)BLK_STS_NOTSUPP,
-	CAUSEWAY_BLK_STS_AGAIN = (__force unsigned int)BLK_STS_AGAIN,
 };
 
 /* What a user of a block device has to know of it, read at once. */
 struct causeway_bdev_limits {
 	u32 logical_block_size;
 	u32 physical_block_size;
-	u32 dma_alignment;
 	u32 max_discard_sectors;
 	u32 discard_granularity;
 	u32 discard_alignment;
 	u32 max_secure_erase_sectors;
 	bool write_cache;
-	bool fua;
-	bool nowait;
-	bool read_only;
 	bool removable;
 	bool cdrom;
 };

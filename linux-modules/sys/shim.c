@@ -7,19 +7,9 @@ bool causeway_xen_domain(void)
 	return xen_domain();
 }
 
-bool causeway_xen_pv_domain(void)
-{
-	return xen_pv_domain();
-}
-
 bool causeway_xen_hvm_domain(void)
 {
 	return xen_hvm_domain();
-}
-
-bool causeway_xen_initial_domain(void)
-{
-	return xen_initial_domain();
 }
 
 bool causeway_device_trylock(struct device *dev)

@@ -16,9 +16,7 @@ struct page;
 struct xenbus_device;
 
 bool causeway_xen_domain(void);
-bool causeway_xen_pv_domain(void);
 bool causeway_xen_hvm_domain(void);
-bool causeway_xen_initial_domain(void);
 
 bool causeway_device_trylock(struct device *dev);
 void causeway_device_unlock(struct device *dev);

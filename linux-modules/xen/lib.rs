@@ -46,22 +46,10 @@ pub fn in_domain() -> bool {
     unsafe { sys::causeway_xen_domain() }
 }
 
-/// Whether the domain is paravirtual: it has no page tables of its own, and sees machine frames.
-pub fn is_pv() -> bool {
-    // SAFETY: As in `in_domain`.
-    unsafe { sys::causeway_xen_pv_domain() }
-}
-
 /// Whether the domain has page tables of its own: HVM and PVH.
 pub fn is_hvm() -> bool {
     // SAFETY: As in `in_domain`.
     unsafe { sys::causeway_xen_hvm_domain() }
-}
-
-/// Whether this is Dom0.
-pub fn is_initial_domain() -> bool {
-    // SAFETY: As in `in_domain`.
-    unsafe { sys::causeway_xen_initial_domain() }
 }
 
 /// Whether disks are to be used through a frontend. In an HVM domain this may be switched off (`xen_emul_unplug`).

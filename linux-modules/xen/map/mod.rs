@@ -22,7 +22,7 @@ pub use batch::{MapBatch, MapError, Mapped};
 pub use page::{Access, FreePage, MappedPage};
 pub use pool::PagePool;
 pub use ring::MappedRing;
-pub use unmap::{Pages, UnmapBatch, Unmapped};
+pub use unmap::{Pages, UnmapBatch};
 
 use ring_proto::xen::grant_table::GrantError;
 

@@ -42,27 +42,6 @@ impl Directory {
         }
     }
 
-    /// The names of all keys below a key.
-    ///
-    /// # Errors
-    ///
-    /// When xenstore cannot be read: `ENOENT` when there is no such key.
-    pub fn list(&self, key: &str) -> Result<Names> {
-        let key = name(key)?;
-        let mut count = 0;
-        // SAFETY: Both strings end with a zero byte, and `count` is written.
-        let names = from_err_ptr(unsafe {
-            sys::xenbus_directory(
-                NO_TRANSACTION.raw(),
-                self.path.as_char_ptr(),
-                key.as_char_ptr(),
-                &raw mut count,
-            )
-        })?;
-        // INVARIANT: One allocation, with `count` pointers to strings in it.
-        Ok(Names { names: NonNull::new(names).ok_or(ENOMEM)?, count: count as usize })
-    }
-
     /// The value of a key; `None` when there is no such key.
     ///
     /// # Errors
@@ -200,36 +179,6 @@ impl Drop for Value {
     fn drop(&mut self) {
         // SAFETY: By the type invariant, it was allocated with `kmalloc`.
         unsafe { bindings::kfree(self.bytes.as_ptr().cast()) };
-    }
-}
-
-/// The names below a key.
-///
-/// # Invariants
-///
-/// `names` is one allocation of `kmalloc`: `count` pointers, and behind them the strings that they point to.
-pub struct Names {
-    names: NonNull<*mut c_char>,
-    count: usize,
-}
-
-// SAFETY: It owns the names.
-unsafe impl Send for Names {}
-
-impl Names {
-    /// One after the other.
-    pub fn iter(&self) -> impl Iterator<Item = &CStr> {
-        // SAFETY: By the type invariant, there are so many pointers.
-        let names = unsafe { core::slice::from_raw_parts(self.names.as_ptr(), self.count) };
-        // SAFETY: By the type invariant, each points to a string that lives as long as `self`.
-        names.iter().map(|name| unsafe { CStr::from_char_ptr(*name) })
-    }
-}
-
-impl Drop for Names {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant, it was allocated with `kmalloc`.
-        unsafe { bindings::kfree(self.names.as_ptr().cast()) };
     }
 }
 

@@ -35,8 +35,8 @@ pub enum Next {
 /// [`otherend_changed`](Self::otherend_changed) and every [`Watch`](super::Watch) of the whole system run one after
 /// the other in one thread, xenwatch. A driver that waits there for I/O stops the hot plug of everybody.
 ///
-/// The bus removes its watch before it calls [`unbind`](Self::unbind) and [`suspend`](Self::suspend)'s counterpart
-/// [`resume`](Self::resume), so none of these runs at the same time as `otherend_changed`.
+/// The bus removes its watch before it calls [`unbind`](Self::unbind) and [`resume`](Self::resume), so none of these runs
+/// at the same time as `otherend_changed`.
 pub trait Driver {
     /// The type of the driver's private data of one device.
     ///
@@ -78,12 +78,6 @@ pub trait Driver {
     /// Called before the private data is dropped, for what needs the device.
     fn unbind<'bound>(dev: &'bound Device<Core<'_>>, this: Pin<&Self::Data<'bound>>) {
         let _ = (dev, this);
-    }
-
-    /// A frontend's domain is about to be saved.
-    fn suspend<'bound>(dev: &'bound Device<Core<'_>>, this: Pin<&Self::Data<'bound>>) -> Result {
-        let _ = (dev, this);
-        Ok(())
     }
 
     /// A frontend's domain was restored, perhaps on another host: its grants, event channels and backend are gone. The
@@ -142,7 +136,6 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
             (*raw).remove = Some(Self::remove_callback);
             match T::END {
                 End::Frontend => {
-                    (*raw).suspend = Some(Self::suspend_callback);
                     (*raw).resume = Some(Self::resume_callback);
                     (*raw).is_ready = Some(Self::is_ready_callback);
                 }
@@ -253,21 +246,11 @@ impl<T: Driver> Adapter<T> {
         });
     }
 
-    extern "C" fn suspend_callback(dev: *mut sys::xenbus_device) -> c_int {
-        // SAFETY: The bus calls this with a valid device, which stays for the callback.
-        let dev = unsafe { Self::device(dev) };
-        // SAFETY: The power management of devices holds the device's lock, as `probe` and `remove` do.
-        match unsafe { Self::data(dev) } {
-            Some(data) => from_result(|| T::suspend(dev, data).map(|()| 0)),
-            None => 0,
-        }
-    }
-
     extern "C" fn resume_callback(dev: *mut sys::xenbus_device) -> c_int {
         // SAFETY: The bus calls this with a valid device, which stays for the callback.
         let dev = unsafe { Self::device(dev) };
-        // SAFETY: As in `suspend_callback`. (The domain of xenstored resumes its devices by a work item without the lock,
-        // but that domain cannot be saved.)
+        // SAFETY: The power management of devices holds the device's lock, as `probe` and `remove` do. (The domain of
+        // xenstored resumes its devices by a work item without the lock, but that domain cannot be saved.)
         match unsafe { Self::data(dev) } {
             Some(data) => from_result(|| T::resume(dev, data).map(|()| 0)),
             None => 0,

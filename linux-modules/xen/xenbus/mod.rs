@@ -15,7 +15,7 @@ mod failure;
 mod watch;
 
 pub use device::Device;
-pub use directory::{transaction, Directory, Names, Transaction, Value, Within};
+pub use directory::{transaction, Directory, Transaction, Value, Within};
 pub use driver::{Adapter, Driver, Next, Registration};
 pub use failure::Failure;
 pub use watch::{Watch, WatchHandler};
