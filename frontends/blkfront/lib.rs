@@ -50,10 +50,10 @@ mod vbd;
 use block::mq::Major;
 use kernel::device::Core;
 use kernel::prelude::*;
-use kernel::sync::{Arc, SetOnce};
 use ring_proto::xenbus::vbd::{keys, LINUX_MAJOR};
 use ring_proto::xenbus::{End, State};
 use xen::debugfs::{self, Folder};
+use xen::place::{Filled, Place};
 use xen::sysfs::AttributeGroup;
 use xen::xenbus::{Device, Driver, Next, Registration};
 
@@ -72,8 +72,8 @@ module! {
 /// Where debugfs has a file for each disk.
 static VIEWS: Folder = Folder::new();
 
-/// The numbers of all disks; there from the module's beginning on.
-static REGISTRY: SetOnce<Arc<Registry>> = SetOnce::new();
+/// The numbers of all disks.
+static REGISTRY: Place<Registry> = Place::new();
 
 /// The module. Its disks go before the major number does.
 #[pin_data]
@@ -83,6 +83,7 @@ struct Blkfront {
     _major: Major,
     _care: xen::workqueue::Open,
     _views: debugfs::Open,
+    _registry: Filled<Registry>,
 }
 
 impl kernel::InPlaceModule for Blkfront {
@@ -92,8 +93,8 @@ impl kernel::InPlaceModule for Blkfront {
                 if !xen::in_domain() || !xen::has_pv_disk_devices() {
                     Err(ENODEV)?;
                 }
-                REGISTRY.populate(Registry::new()?);
             },
+            _registry: REGISTRY.fill(Registry::new()?)?,
             _views: VIEWS.open(c"causeway-blkfront")?,
             _care: vbd::CARE.open(c"causeway-blkfront")?,
             _major: Major::register(LINUX_MAJOR, c"xvd")?,
@@ -117,7 +118,7 @@ impl Frontend {
         if xen::is_hvm() && kind == Some("cdrom") {
             return Err(ENODEV);
         }
-        let registry = REGISTRY.as_ref().ok_or(ENODEV)?.clone();
+        let registry = REGISTRY.get().ok_or(ENODEV)?;
         let disk = Cared::new(Vbd::new(device, registry)?)?;
         let statistics = AttributeGroup::new(device, disk.vbd().clone())?;
         let queues = debugfs::File::new(&VIEWS, device.as_ref().name(), disk.vbd().clone());

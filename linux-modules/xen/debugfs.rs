@@ -8,13 +8,13 @@
 //! C header: [`include/linux/debugfs.h`](srctree/include/linux/debugfs.h)
 
 use core::fmt;
-use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, Ordering};
 
 use kernel::bindings;
 use kernel::prelude::*;
 use kernel::seq_file::SeqFile;
-use kernel::sync::{rcu, Arc, ArcBorrow};
+use kernel::sync::Arc;
+
+use crate::place::{Filled, Place};
 
 /// What is shown as a file.
 pub trait View: Send + Sync + 'static {
@@ -43,16 +43,18 @@ impl Drop for Entry {
 }
 
 /// Where a driver has its folder: a static.
-pub struct Folder(AtomicPtr<Entry>);
+pub struct Folder(Place<Entry>);
 
 /// Files can be made in the folder as long as this lives. The folder goes with it and with the last of them.
-pub struct Open(&'static Folder);
+pub struct Open {
+    _folder: Filled<Entry>,
+}
 
 impl Folder {
     /// A place without a folder.
     #[allow(clippy::new_without_default, reason = "it is for statics")]
     pub const fn new() -> Self {
-        Self(AtomicPtr::new(null_mut()))
+        Self(Place::new())
     }
 
     /// Makes the folder, in debugfs' root.
@@ -63,36 +65,7 @@ impl Folder {
     pub fn open(&'static self, name: &CStr) -> Result<Open> {
         // SAFETY: The name is a C string.
         let folder = Entry(unsafe { sys::causeway_debugfs_folder(name.as_char_ptr()) });
-        let folder = Arc::into_raw(Arc::new(folder, GFP_KERNEL)?).cast_mut();
-        if self.0.compare_exchange(null_mut(), folder, Ordering::AcqRel, Ordering::Relaxed).is_err()
-        {
-            // SAFETY: It was made above, and nobody knows it.
-            drop(unsafe { Arc::from_raw(folder) });
-            return Err(EBUSY);
-        }
-        Ok(Open(self))
-    }
-
-    /// The folder, if it is [open](Self::open).
-    fn get(&self) -> Option<Arc<Entry>> {
-        let _reader = rcu::read_lock();
-        let folder = self.0.load(Ordering::Acquire);
-        if folder.is_null() {
-            return None;
-        }
-        // SAFETY: It came from an `Arc`, which `Open` keeps until all readers are gone.
-        Some(unsafe { ArcBorrow::from_raw(folder) }.into())
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        let folder = self.0 .0.swap(null_mut(), Ordering::AcqRel);
-        // SAFETY: It is that of `open`, and nobody finds it any more once all readers are gone.
-        unsafe {
-            bindings::synchronize_rcu();
-            drop(Arc::from_raw(folder));
-        }
+        Ok(Open { _folder: self.0.fill(Arc::new(folder, GFP_KERNEL)?)? })
     }
 }
 
@@ -117,7 +90,7 @@ impl<V: View> File<V> {
     pub fn new(folder: &'static Folder, name: &CStr, value: Arc<V>) -> Self {
         let view = sys::causeway_view { show: Some(Self::show) };
         let inner = KBox::pin(Inner { view, value }, GFP_KERNEL).ok();
-        let folder = folder.get();
+        let folder = folder.0.get();
         let file = folder.as_ref().zip(inner.as_ref()).map(|(folder, inner)| {
             let view = core::ptr::from_ref(&**inner).cast_mut().cast();
             // SAFETY: The folder is there. `inner` stays where it is until the file was removed, and nobody writes to it.

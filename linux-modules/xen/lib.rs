@@ -11,7 +11,7 @@
 //! | [`grant`] | a frontend's side of memory: pages granted to its backend |
 //! | [`map`], [`copy`] | a backend's side of memory: a frontend's pages mapped, or copied |
 //!
-//! [`sysfs`], [`debugfs`] and [`param`] are what drivers need besides and the `kernel` crate has not.
+//! [`sysfs`], [`debugfs`], [`param`] and [`place`] are what drivers need besides and the `kernel` crate has not.
 //!
 //! There is no driver logic here and no protocol: what a key or a request means stands in `ring_proto`.
 //!
@@ -29,6 +29,7 @@ pub mod event;
 pub mod grant;
 pub mod map;
 pub mod param;
+pub mod place;
 pub mod sysfs;
 pub mod thread;
 pub mod work;
