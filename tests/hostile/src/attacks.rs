@@ -34,7 +34,7 @@ impl Attack {
 }
 
 /// All of them.
-pub const ATTACKS: [Attack; 15] = [
+pub const ATTACKS: [Attack; 16] = [
     Attack { name: "garbage", about: "slots of any bytes", run: garbage },
     Attack { name: "ahead", about: "a producer index that the ring has no room for", run: ahead },
     Attack { name: "behind", about: "a producer index that goes back", run: behind },
@@ -54,6 +54,7 @@ pub const ATTACKS: [Attack; 15] = [
     Attack { name: "rare", about: "what few frontends ask for, offered or not", run: rare },
     Attack { name: "narrow", about: "the ring of a frontend of 32 bits", run: narrow },
     Attack { name: "write", about: "all that changes data, on a disk of either kind", run: write },
+    Attack { name: "whole", about: "one discard of the whole disk, whatever its size", run: whole },
 ];
 
 /// A legal request of one page.
@@ -406,6 +407,21 @@ fn write(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
         false => ("that may be written", WRITTEN),
     };
     ensure!(page(AFTER)? == page(wanted)?, "the data of a disk {kind} are wrong after writes");
+    Ok(outcome)
+}
+
+/// More than 4 GiB are more than one operation of Linux's block layer can say. Legal: it is done, or not offered.
+fn whole(front: &mut Front, random: &mut Random) -> anyhow::Result<Outcome> {
+    let shared = front.connect()?;
+    let offered = shared.geometry.discard.is_some();
+    let (id, count) = (random.any(), shared.geometry.sectors);
+    let discard = Discard { id, handle: 0, sector: 0, count, secure: false };
+    shared.ask(&RawRequest::from(&Request::Discard(discard)));
+    shared.ring()?;
+    let outcome = front.answers()?;
+    let answer = front.shared.as_ref().context("connected")?.answer(0);
+    let done = Status::from_raw(answer.status as i16) == Some(Status::Okay);
+    ensure!(done == offered, "a discard of {count} sectors has {answer:?}");
     Ok(outcome)
 }
 

@@ -7,7 +7,7 @@
 # debug-kernel: yes
 # reports: block-uring-hostile-start
 # reports: block-uring-hostile-{garbage,ahead,behind,segments,sectors,grants,indirect,revoke,events,keys,hasty,rare,narrow,write,states}
-# reports: block-uring-hostile-log block-uring-hostile-read-only block-uring-hostile-closed block-uring-hostile-copies
+# reports: block-uring-hostile-log block-uring-hostile-read-only block-uring-hostile-large block-uring-hostile-closed block-uring-hostile-copies
 # reports: block-uring-hostile-good
 # reports: block-uring-hostile-destroyed
 
@@ -58,11 +58,16 @@ read_only() {
     uring_attach bad xvdd /disks/known access=ro
     domu_must bad 'hostile --device 51760 --attack write --count 1'
     expect_eq "info" "$(xenstore-read "$(disk_back bad xvdd)/info")" 4
-    domu_must bad 'xenstore-write device/vbd/51760/state 6'
-    must await_value 15 "$(disk_back bad xvdd)/state" 6
-    disk_detach bad xvdd
+    bad_lets_go xvdd
     expect_eq "the data" "$(md5sum </disks/known)" "$before"
     rm /disks/known
+}
+
+large() {
+    hostile_large
+    uring_attach bad xvde /disks/large
+    hostile_discards_large
+    rm /disks/large
 }
 
 # What was mapped is given back as soon as the frontend says that it is closed.
@@ -86,9 +91,7 @@ copies() {
     pages=$(($(uring_stat copied_pages) - pages))
     echo "$pages pages were copied"
     [ "$(cat /sys/hypervisor/guest_type)" != PV ] || [ $pages -gt 0 ] || fail "nothing was copied"
-    domu_must bad "xenstore-write device/vbd/51728/state 6"
-    must await_value 15 "$(disk_back bad xvdb)/state" 6
-    disk_detach bad xvdb
+    bad_lets_go xvdb
     losetup -d "$loop"
 }
 
@@ -129,6 +132,7 @@ for name in garbage ahead behind segments sectors grants indirect revoke events 
 done
 check block-uring-hostile-log log
 check block-uring-hostile-read-only read_only
+check block-uring-hostile-large large
 check block-uring-hostile-closed closed
 check block-uring-hostile-copies copies
 check block-uring-hostile-good hostile_witness_ends 3

@@ -8,7 +8,7 @@
 # reports: module-blkback-hostile-start
 # reports: module-blkback-hostile-{garbage,ahead,behind,segments,sectors,grants,indirect,revoke,events,keys,hasty,rare,narrow,write,states}
 # reports: module-blkback-hostile-not-persistent module-blkback-hostile-storm module-blkback-hostile-cdrom
-# reports: module-blkback-hostile-log module-blkback-hostile-read-only module-blkback-hostile-closed
+# reports: module-blkback-hostile-log module-blkback-hostile-read-only module-blkback-hostile-large module-blkback-hostile-closed
 # reports: module-blkback-hostile-good
 # reports: module-blkback-hostile-rings module-blkback-hostile-destroyed
 
@@ -82,11 +82,11 @@ read_only() {
     disk_remove known
 }
 
-# bad_lets_go VDEV: nobody is there to close the disk when `hostile` has ended.
-bad_lets_go() {
-    domu_must bad "xenstore-write device/vbd/$(disk_number "$1")/state 6"
-    must await_value 15 "$(disk_back bad "$1")/state" 6
-    disk_detach bad "$1"
+large() {
+    hostile_large
+    disk_offer bad xvde "$(losetup --find --show /disks/large)"
+    hostile_discards_large
+    disk_remove large
 }
 
 # Reads the statistics of all disks, until told to stop.
@@ -187,6 +187,7 @@ check module-blkback-hostile-storm storm
 check module-blkback-hostile-cdrom cdrom
 check module-blkback-hostile-log log
 check module-blkback-hostile-read-only read_only
+check module-blkback-hostile-large large
 check module-blkback-hostile-closed closed
 check module-blkback-hostile-good hostile_witness_ends 3
 check module-blkback-hostile-rings rings

@@ -415,6 +415,15 @@ buffered() {
     pattern --rw=randwrite --bs=64k --iodepth=4 --size=1m
     [ "$(statistic free_pages)" -le 4 ]
     parameter max_buffer_pages 1024
+    parameter buffer_squeeze_duration_ms 600000
+    echo 2 >/proc/sys/vm/drop_caches
+    pattern --rw=randwrite --bs=64k --iodepth=4 --size=1m
+    within 5 none_free
+    parameter buffer_squeeze_duration_ms 10
+    echo 2 >/proc/sys/vm/drop_caches
+    sleep 0.1
+    pattern --rw=randwrite --bs=64k --iodepth=4 --size=1m
+    [ "$(statistic free_pages)" -ge 16 ]
     disk_detach d1 xvda
 }
 
@@ -454,6 +463,10 @@ end() {
     exec 7<&-
     must rmmod causeway_blkback
     [ ! -e /sys/kernel/debug/causeway-blkback ]
+    # More than there can be is the most that there can be.
+    must insmod /modules/causeway-blkback.ko max_ring_page_order=9
+    expect_eq "the order in force" "$(cat /sys/module/causeway_blkback/parameters/max_ring_page_order)" 4
+    must rmmod causeway_blkback
     expect_eq "lines of lost pages" "$(dmesg | grep -i 'foreign page' || true)" ""
 }
 

@@ -304,13 +304,15 @@ queues() {
     disk_detach d1 xvda
     domu_stop d1
     must rmmod causeway_blkback
-    must insmod /modules/causeway-blkback.ko max_queues=2
+    must insmod /modules/causeway-blkback.ko max_queues=2 max_ring_page_order=1
     # Loading a module has its processors wait for each other, and here they share one: only one runs meanwhile.
     domu_start d1 vcpus=2
-    domu_must d1 "echo 0 >/sys/devices/system/cpu/cpu1/online; insmod $ours max_queues=2
+    domu_must d1 "echo 0 >/sys/devices/system/cpu/cpu1/online; insmod $ours max_queues=2 max_ring_page_order=4
         echo 1 >/sys/devices/system/cpu/cpu1/online"
     disk_attach d1 xvda /dev/dm-0
     expect_eq "queues" "$(xenstore-read "$(disk_front d1 xvda)/multi-queue-num-queues")" 2
+    expect_eq "the largest ring" "$(xenstore-read "$(disk_back d1 xvda)/max-ring-page-order")" 1
+    expect_eq "the ring" "$(xenstore-read "$(disk_front d1 xvda)/ring-page-order")" 1
     total=0
     writes_begin xvda --numjobs=2 --offset_increment=16m --cpus_allowed=0,1 --cpus_allowed_policy=split
     closes

@@ -18,6 +18,29 @@ hostile_goes_on() {
     within 20 domu_run bad 'grep "^grants with seed 1:" /run/more.out'
 }
 
+# bad_lets_go VDEV: nobody is there to close the disk when `hostile` has ended.
+bad_lets_go() {
+    domu_must bad "xenstore-write device/vbd/$(disk_number "$1")/state 6"
+    must await_value 15 "$(disk_back bad "$1")/state" 6
+    disk_detach bad "$1"
+}
+
+# hostile_large: makes /disks/large, with data at the borders of the 4 GiB that one operation of the block layer discards.
+hostile_large() {
+    local mib
+    truncate -s 9G /disks/large
+    for mib in 0 1 4095 4096 4097 8191 8192 8193 9215; do
+        must dd if=/dev/urandom of=/disks/large bs=1M count=1 seek=$mib conv=notrunc status=none
+    done
+}
+
+# hostile_discards_large: one request of `bad`, whose xvde it is, discards all of it, and nothing is left out.
+hostile_discards_large() {
+    domu_must bad "hostile --device $(disk_number xvde) --attack whole --count 1"
+    expect_eq "blocks of the file" "$(stat -c %b /disks/large)" 0
+    bad_lets_go xvde
+}
+
 # hostile_witness: the domain `good` verifies what it writes to /dev/xvda, until told to stop.
 hostile_witness() {
     domu_spawn good verify 'rounds=0
